@@ -1,0 +1,537 @@
+//! One immutable fact, as its producer sent it.
+//!
+//! [`Event`] is a CloudEvents 1.0 event: the required attributes, the optional ones, extension attributes,
+//! tags, and data of any bytes. An `Event` that exists is well formed; whether it is within the limits of a
+//! store is checked by the store. What the *log* adds (position, version, recorded time) is in
+//! [`RecordedEvent`](crate::RecordedEvent).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::ids::{self, Time};
+use crate::limits::Limits;
+
+/// The value of an extension attribute: the three of CloudEvents' types that its JSON format can tell apart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum AttributeValue {
+    /// `true` or `false`.
+    Boolean(bool),
+    /// A whole number of 32 bits, as CloudEvents has them.
+    Integer(i32),
+    /// Text, without control characters. URIs, times and binary values are text in JSON.
+    String(String),
+}
+
+impl fmt::Display for AttributeValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Boolean(value) => value.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::String(value) => value.fmt(f),
+        }
+    }
+}
+
+impl From<&str> for AttributeValue {
+    fn from(value: &str) -> Self {
+        Self::String(value.to_owned())
+    }
+}
+
+impl From<String> for AttributeValue {
+    fn from(value: String) -> Self {
+        Self::String(value)
+    }
+}
+
+impl From<i32> for AttributeValue {
+    fn from(value: i32) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl From<bool> for AttributeValue {
+    fn from(value: bool) -> Self {
+        Self::Boolean(value)
+    }
+}
+
+/// An indexed label `key=value`, split at the first `=`; neither side is empty.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(String);
+
+impl Tag {
+    /// The tag `key=value`. The key holds no `=`; neither side is empty.
+    pub fn new(key: &str, value: &str) -> Result<Self> {
+        if key.contains('=') {
+            return Err(Error::invalid(format!("the tag key '{}' contains '='", shown(key))));
+        }
+        format!("{key}={value}").parse()
+    }
+
+    /// The whole tag, `key=value`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The side before the first `=`.
+    pub fn key(&self) -> &str {
+        self.0.split_once('=').map_or("", |(key, _)| key)
+    }
+
+    /// The side after the first `=`.
+    pub fn value(&self) -> &str {
+        self.0.split_once('=').map_or("", |(_, value)| value)
+    }
+}
+
+impl FromStr for Tag {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let limit = Limits::new(crate::Durability::None).tag_bytes_max;
+        if text.len() as u64 > limit {
+            return Err(Error::limit(
+                format!("the tag '{}'", shown(text)),
+                text.len() as u64,
+                limit,
+                "bytes",
+            ));
+        }
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(Self(text.to_owned())),
+            _ => Err(Error::invalid(format!(
+                "'{}' is not a tag: expected key=value with neither side empty",
+                shown(text)
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// Text of a stranger as it may stand in a message: at most 64 characters, control characters escaped.
+pub(crate) fn shown(text: &str) -> String {
+    let mut out: String = text.chars().take(64).collect::<String>().escape_debug().to_string();
+    if text.chars().nth(64).is_some() {
+        out.push('…');
+    }
+    out
+}
+
+/// One immutable fact, as its producer sent it.
+///
+/// ```
+/// use precedent_core::Event;
+/// let event = Event::builder("https://loans.example/scoring", "decision-42", "ai.decision.made")
+///     .stream("application/42")
+///     .tag("model", "risk-7")
+///     .json(&serde_json::json!({"approve": false, "score": 0.31}))
+///     .build()?;
+/// assert_eq!(event.stream(), Some("application/42"));
+/// # Ok::<(), precedent_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) event_type: String,
+    pub(crate) stream: Option<String>,
+    pub(crate) time: Option<String>,
+    pub(crate) datacontenttype: Option<String>,
+    pub(crate) dataschema: Option<String>,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) attributes: BTreeMap<String, AttributeValue>,
+    pub(crate) data: Option<Bytes>,
+}
+
+impl Event {
+    /// Starts an event from what every event has. `source` and `id` together are its key: an append that
+    /// repeats them with the same content records nothing new.
+    pub fn builder(
+        source: impl Into<String>,
+        id: impl Into<String>,
+        event_type: impl Into<String>,
+    ) -> EventBuilder {
+        EventBuilder {
+            event: Event {
+                id: id.into(),
+                source: source.into(),
+                event_type: event_type.into(),
+                stream: None,
+                time: None,
+                datacontenttype: None,
+                dataschema: None,
+                tags: Vec::new(),
+                attributes: BTreeMap::new(),
+                data: None,
+            },
+            failed: None,
+        }
+    }
+
+    /// The producer's id, unique within its source.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Who produced the event: a URI reference.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// What kind of fact this is, such as `ai.decision.made`.
+    pub fn event_type(&self) -> &str {
+        &self.event_type
+    }
+
+    /// The stream the event belongs to: `subject` in CloudEvents.
+    pub fn stream(&self) -> Option<&str> {
+        self.stream.as_deref()
+    }
+
+    /// When it happened, as the producer wrote it (RFC 3339).
+    pub fn time(&self) -> Option<&str> {
+        self.time.as_deref()
+    }
+
+    /// The media type of the data; none means JSON.
+    pub fn datacontenttype(&self) -> Option<&str> {
+        self.datacontenttype.as_deref()
+    }
+
+    /// The schema the data follows.
+    pub fn dataschema(&self) -> Option<&str> {
+        self.dataschema.as_deref()
+    }
+
+    /// The tags, in the producer's order.
+    pub fn tags(&self) -> &[Tag] {
+        &self.tags
+    }
+
+    /// The extension attributes, by name.
+    pub fn attributes(&self) -> &BTreeMap<String, AttributeValue> {
+        &self.attributes
+    }
+
+    /// The text of an extension attribute, if it is there and is text.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        match self.attributes.get(name) {
+            Some(AttributeValue::String(value)) => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The data, byte for byte as it was sent. No data and empty data are different things.
+    pub fn data(&self) -> Option<&Bytes> {
+        self.data.as_ref()
+    }
+
+    /// The trace id of a W3C `traceparent` attribute: 32 hexadecimal digits, not all zero.
+    pub fn trace_id(&self) -> Option<&str> {
+        let mut fields = self.attribute("traceparent")?.split('-');
+        let (version, trace) = (fields.next()?, fields.next()?);
+        let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        (version.len() == 2 && trace.len() == 32 && hex(trace) && trace.bytes().any(|b| b != b'0'))
+            .then_some(trace)
+    }
+
+    /// Whether the data's media type says JSON; no media type means JSON too.
+    pub fn has_json_content_type(&self) -> bool {
+        self.datacontenttype.as_deref().is_none_or(is_json_media_type)
+    }
+
+    /// Whether `other` is the same fact, for idempotency: the same attributes except `traceparent` and
+    /// `tracestate`, and the same data. `erased` says that this event's data is gone; then it compares equal.
+    pub fn same_content(&self, other: &Event, erased: bool) -> bool {
+        let without_trace = |event: &Event| {
+            let mut attributes = event.attributes.clone();
+            attributes.remove("traceparent");
+            attributes.remove("tracestate");
+            attributes
+        };
+        self.id == other.id
+            && self.source == other.source
+            && self.event_type == other.event_type
+            && self.stream == other.stream
+            && self.time == other.time
+            && self.datacontenttype == other.datacontenttype
+            && self.dataschema == other.dataschema
+            && self.tags == other.tags
+            && without_trace(self) == without_trace(other)
+            && (erased || self.data == other.data)
+    }
+
+    /// A builder that starts from this event.
+    pub fn into_builder(self) -> EventBuilder {
+        EventBuilder { event: self, failed: None }
+    }
+
+    /// Checks what CloudEvents asks of an event: no attribute is empty, none holds control characters,
+    /// names of attributes are lowercase letters and digits, `time` is RFC 3339.
+    fn check(&self) -> Result<()> {
+        let optional = [
+            ("subject", &self.stream),
+            ("time", &self.time),
+            ("datacontenttype", &self.datacontenttype),
+            ("dataschema", &self.dataschema),
+        ];
+        check_text("id", &self.id)?;
+        check_text("source", &self.source)?;
+        check_text("type", &self.event_type)?;
+        for (name, value) in optional {
+            if let Some(value) = value {
+                check_text(name, value)?;
+            }
+        }
+        if let Some(time) = &self.time {
+            ids::parse_rfc3339(time).map_err(|e| e.context("attribute 'time'"))?;
+        }
+        for tag in &self.tags {
+            check_characters("tags", tag.as_str())?;
+        }
+        for (name, value) in &self.attributes {
+            check_attribute_name(name)?;
+            if let AttributeValue::String(value) = value {
+                check_characters(name, value)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `application/json`, `text/json` and anything that ends in `+json`, with or without parameters.
+pub(crate) fn is_json_media_type(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    matches!(essence.as_str(), "application/json" | "text/json")
+        || (essence.contains('/') && essence.ends_with("+json"))
+}
+
+/// The attributes CloudEvents defines itself, `data` included: no extension can have their names.
+const DEFINED: &[&str] = &[
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "dataschema",
+    "data",
+    "tags",
+];
+
+fn check_attribute_name(name: &str) -> Result<()> {
+    let limit = Limits::new(crate::Durability::None).attribute_name_bytes_max;
+    if name.len() as u64 > limit {
+        return Err(Error::limit(
+            format!("the attribute name '{}'", shown(name)),
+            name.len() as u64,
+            limit,
+            "bytes",
+        ));
+    }
+    if name.is_empty() || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit()) {
+        return Err(Error::invalid(format!(
+            "'{}' cannot name an attribute: CloudEvents allows a-z and 0-9 only",
+            shown(name)
+        )));
+    }
+    if DEFINED.contains(&name) {
+        return Err(Error::invalid(format!(
+            "'{name}' is defined by CloudEvents and cannot be an extension attribute"
+        )));
+    }
+    Ok(())
+}
+
+fn check_text(name: &str, value: &str) -> Result<()> {
+    if value.is_empty() {
+        return Err(Error::invalid(format!("attribute '{name}' is empty")));
+    }
+    check_characters(name, value)
+}
+
+/// CloudEvents strings hold no control characters and no noncharacters (section 2.4 of its specification).
+fn check_characters(name: &str, value: &str) -> Result<()> {
+    let forbidden =
+        |c: char| c.is_control() || (c as u32 & 0xfffe) == 0xfffe || ('\u{fdd0}'..='\u{fdef}').contains(&c);
+    match value.char_indices().find(|(_, c)| forbidden(*c)) {
+        Some((at, c)) => Err(Error::invalid(format!(
+            "attribute '{name}' holds the character U+{:04X} at byte {at}, which CloudEvents forbids",
+            c as u32
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Builds an [`Event`] and checks it once, at the end.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct EventBuilder {
+    event: Event,
+    failed: Option<Error>,
+}
+
+impl EventBuilder {
+    /// The stream the event belongs to.
+    pub fn stream(mut self, stream: impl Into<String>) -> Self {
+        self.event.stream = Some(stream.into());
+        self
+    }
+
+    /// When it happened, in RFC 3339; kept as written.
+    pub fn time(mut self, time: impl Into<String>) -> Self {
+        self.event.time = Some(time.into());
+        self
+    }
+
+    /// When it happened.
+    pub fn at(self, time: Time) -> Self {
+        self.time(time.to_string())
+    }
+
+    /// The media type of the data.
+    pub fn datacontenttype(mut self, media_type: impl Into<String>) -> Self {
+        self.event.datacontenttype = Some(media_type.into());
+        self
+    }
+
+    /// The schema the data follows.
+    pub fn dataschema(mut self, schema: impl Into<String>) -> Self {
+        self.event.dataschema = Some(schema.into());
+        self
+    }
+
+    /// Adds the tag `key=value`.
+    pub fn tag(mut self, key: &str, value: &str) -> Self {
+        match Tag::new(key, value) {
+            Ok(tag) => self.event.tags.push(tag),
+            Err(error) => self.failed = self.failed.or(Some(error)),
+        }
+        self
+    }
+
+    /// Adds tags.
+    pub fn tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        self.event.tags.extend(tags);
+        self
+    }
+
+    /// Sets an extension attribute.
+    pub fn attribute(mut self, name: impl Into<String>, value: impl Into<AttributeValue>) -> Self {
+        self.event.attributes.insert(name.into(), value.into());
+        self
+    }
+
+    /// The data, kept byte for byte.
+    pub fn data(mut self, data: impl Into<Bytes>) -> Self {
+        self.event.data = Some(data.into());
+        self
+    }
+
+    /// The data as JSON, with `application/json` as its media type.
+    pub fn json(mut self, data: &impl serde::Serialize) -> Self {
+        match serde_json::to_vec(data) {
+            Ok(data) => self.event.data = Some(data.into()),
+            Err(error) => {
+                self.failed =
+                    self.failed.or(Some(Error::invalid(format!("the data cannot be JSON: {error}"))));
+            }
+        }
+        self.datacontenttype("application/json")
+    }
+
+    /// The event as it stands, unless a step failed: for a codec that fills in the rest and builds it then.
+    pub(crate) fn into_unchecked(self) -> Result<Event> {
+        self.failed.map_or(Ok(self.event), Err)
+    }
+
+    /// The event, if it is well formed: otherwise what is wrong with it first.
+    pub fn build(self) -> Result<Event> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        self.event.check()?;
+        Ok(self.event)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn builder() -> EventBuilder {
+        Event::builder("s", "i", "t")
+    }
+
+    #[test]
+    fn a_tag_splits_at_the_first_equals_sign() {
+        let tag: Tag = "k=v=w".parse().unwrap();
+        assert_eq!((tag.key(), tag.value()), ("k", "v=w"));
+        for bad in ["", "=", "k=", "=v", "kv"] {
+            assert!(bad.parse::<Tag>().is_err(), "{bad}");
+        }
+        let error = "k=".parse::<Tag>().unwrap_err();
+        assert!(error.message().contains("k="), "{error}");
+        assert!(format!("k={}", "v".repeat(254)).parse::<Tag>().is_ok());
+        let error = format!("k={}", "v".repeat(255)).parse::<Tag>().unwrap_err();
+        assert!(error.message().contains("257") && error.message().contains("256"), "{error}");
+    }
+
+    #[test]
+    fn what_cloudevents_forbids_is_refused_by_name() {
+        for (bad, named) in [
+            (Event::builder("", "i", "t"), "source"),
+            (Event::builder("s", "", "t"), "id"),
+            (Event::builder("s", "i", ""), "type"),
+            (builder().stream(""), "subject"),
+            (builder().stream("a\u{1b}[31m"), "U+001B"),
+            (builder().time("noon"), "time"),
+            (builder().attribute("Upper", "x"), "Upper"),
+            (builder().attribute("under_score", "x"), "under_score"),
+            (builder().attribute("data", "x"), "data"),
+            (builder().attribute("a", "x\ny"), "U+000A"),
+        ] {
+            let error = bad.build().unwrap_err();
+            assert!(error.message().contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_retry_with_another_trace_is_the_same_fact() {
+        let one = builder().attribute("traceparent", "a").data("x").build().unwrap();
+        let two = builder().attribute("tracestate", "b").data("x").build().unwrap();
+        let three = builder().data("y").build().unwrap();
+        assert!(one.same_content(&two, false));
+        assert!(!one.same_content(&three, false));
+        assert!(one.same_content(&three, true));
+        assert!(!builder().build().unwrap().same_content(&builder().data("").build().unwrap(), false));
+    }
+
+    #[test]
+    fn the_trace_id_is_taken_from_a_well_formed_traceparent_only() {
+        let trace = |parent: &str| {
+            builder().attribute("traceparent", parent).build().unwrap().trace_id().map(str::to_owned)
+        };
+        let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(trace(good).as_deref(), Some("0af7651916cd43dd8448eb211c80319c"));
+        assert_eq!(trace("00-00000000000000000000000000000000-b7ad6b7169203331-01"), None);
+        assert_eq!(trace("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01"), None);
+        assert_eq!(trace("nonsense"), None);
+    }
+}

@@ -1,0 +1,763 @@
+//! What one durable write holds: one or more whole batches, byte for byte.
+//!
+//! ```text
+//! 0      4  magic "PRF1"                                 ┐
+//! 4      2  format version                               │
+//! 6      1  codec: 0 = plain                             │
+//! 7      1  flags: 1 = the tree's right edge follows     │
+//! 8      4  length of the frame, without padding         │ header: 184 bytes, in the first sector,
+//! 12     4  length of the directory                      │ with a checksum of its own
+//! 16     4  length of the entries                        │
+//! 20     4  length of the parts                          │
+//! 24     8  mask                                         │
+//! 32     4  CRC-32 of edge and directory                 │
+//! 36     4  CRC-32 of the header, this field as zero     │
+//! 40   144  the chained part                             ┘
+//! 184       the tree's right edge after this frame: 32 bytes for every bit set in the tree size
+//!           directory: for every event  entry length u16 | parts length u32 | CRC-32 of both u32
+//!           entries, one after the other
+//!           parts, one event's after the other: for every part  form u8 | salt 32 | content
+//!           end mark, 4 bytes
+//! ```
+//!
+//! Numbers are little-endian. The chained part is what the next frame's hash chain covers:
+//!
+//! ```text
+//! 0    4  tag "PFC1"                    60   8  position of the first event
+//! 4   16  log id                        68   4  number of events
+//! 20  16  frame id                      72   8  tree size after this frame: their sum
+//! 36  16  writer id                     80  32  root of the tree after this frame
+//! 52   8  sequence number               112 32  SHA-256 of the previous frame's chained part,
+//!                                               zeros in the first frame
+//! ```
+//!
+//! **No 512-byte sector of an encoded frame is all zero**, so a sector that was never written can be told
+//! from one that was. Data can contain such sectors; then everything behind the header is XORed with a
+//! random mask of eight non-zero bytes, found by trying. Nearly always the mask is zero and costs nothing.
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use crate::commitment::{self, Salt};
+use crate::entry::{DATA_PART, ENTRY_BYTES_MAX, Entry};
+use crate::error::{Error, ErrorKind, Result};
+use crate::ids::{FrameId, Hash, LogId, Position};
+use crate::store::RecordedEvent;
+use crate::tree::Tree;
+
+/// Frames start at a multiple of this many bytes, the unit in which a device writes all or nothing.
+pub const SECTOR_BYTES: usize = 512;
+/// Bytes of a frame's header, which lies in its first sector.
+pub const HEADER_BYTES: usize = 40 + CHAINED_BYTES;
+/// The most bytes a frame can have, without padding.
+pub const FRAME_BYTES_MAX: usize = 16 << 20;
+/// The version of the frame format that this program writes.
+pub const FORMAT_VERSION: u16 = 1;
+
+const CHAINED_BYTES: usize = 144;
+const MAGIC: &[u8; 4] = b"PRF1";
+const CHAINED_TAG: &[u8; 4] = b"PFC1";
+const END_MARK: &[u8; 4] = b"\xf1END";
+const ROW_BYTES: usize = 10;
+const CODEC_PLAIN: u8 = 0;
+const FLAG_EDGE: u8 = 1;
+const EDGE_BYTES_MAX: usize = 64 * Hash::LEN;
+
+/// A part's content follows as it is.
+const FORM_LITERAL: u8 = 0;
+/// A part's content is named by extents of earlier events. Reserved.
+const FORM_EXTENTS: u8 = 1;
+/// A part's content and salt have been erased.
+const FORM_ERASED: u8 = 2;
+
+/// Bytes of a frame around its directory, entries and parts, at most.
+pub const OVERHEAD_BYTES_MAX: usize = HEADER_BYTES + EDGE_BYTES_MAX + END_MARK.len();
+
+/// Bytes that an event takes in a frame beside its entry and its data.
+pub const EVENT_OVERHEAD_BYTES: usize = ROW_BYTES + 1 + Salt::LEN;
+
+/// The part of a frame's header that the chain covers: the same on every backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chained {
+    /// The log.
+    pub log: LogId,
+    /// The random id of the frame.
+    pub id: FrameId,
+    /// The random id of the handle that wrote it.
+    pub writer: FrameId,
+    /// The frame's number, from 0, without gaps.
+    pub sequence: u64,
+    /// The position of the frame's first event.
+    pub first: Position,
+    /// The number of events, at least 1.
+    pub count: u32,
+    /// The root of the tree after this frame.
+    pub root: Hash,
+    /// The hash of the previous frame's chained part; zeros in the first frame.
+    pub previous: Hash,
+}
+
+impl Chained {
+    /// The number of events in the log after this frame.
+    pub fn tree_size(&self) -> u64 {
+        self.first.0 + u64::from(self.count)
+    }
+
+    /// The bytes that are hashed.
+    pub fn encode(&self) -> [u8; CHAINED_BYTES] {
+        let mut b = [0; CHAINED_BYTES];
+        b[0..4].copy_from_slice(CHAINED_TAG);
+        b[4..20].copy_from_slice(&self.log.0);
+        b[20..36].copy_from_slice(&self.id.0);
+        b[36..52].copy_from_slice(&self.writer.0);
+        b[52..60].copy_from_slice(&self.sequence.to_le_bytes());
+        b[60..68].copy_from_slice(&self.first.0.to_le_bytes());
+        b[68..72].copy_from_slice(&self.count.to_le_bytes());
+        b[72..80].copy_from_slice(&self.tree_size().to_le_bytes());
+        b[80..112].copy_from_slice(&self.root.0);
+        b[112..144].copy_from_slice(&self.previous.0);
+        b
+    }
+
+    /// The hash that the next frame carries as its `previous`.
+    pub fn hash(&self) -> Hash {
+        Hash(Sha256::digest(self.encode()).into())
+    }
+
+    fn decode(b: &[u8; CHAINED_BYTES]) -> Result<Self> {
+        let id = |at: usize| <[u8; 16]>::try_from(&b[at..at + 16]).expect("16 bytes");
+        let hash = |at: usize| Hash::from_slice(&b[at..at + 32]).expect("32 bytes");
+        let chained = Self {
+            log: LogId(id(4)),
+            id: FrameId(id(20)),
+            writer: FrameId(id(36)),
+            sequence: u64_at(b, 52),
+            first: Position(u64_at(b, 60)),
+            count: u32_at(b, 68),
+            root: hash(80),
+            previous: hash(112),
+        };
+        let fits = &b[0..4] == CHAINED_TAG
+            && chained.count > 0
+            && chained.first.0.checked_add(u64::from(chained.count)) == Some(u64_at(b, 72));
+        fits.then_some(chained)
+            .ok_or_else(|| Error::damaged("a frame header whose chained part is not valid"))
+    }
+}
+
+fn u32_at(b: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(b[at..at + 4].try_into().expect("4 bytes"))
+}
+
+fn u64_at(b: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(b[at..at + 8].try_into().expect("8 bytes"))
+}
+
+/// Whether every byte is zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    let mut chunks = bytes.chunks_exact(8);
+    chunks.all(|c| u64::from_ne_bytes(c.try_into().expect("8 bytes")) == 0)
+        && bytes[bytes.len() / 8 * 8..].iter().all(|&b| b == 0)
+}
+
+/// `len` rounded up to whole sectors.
+pub fn padded(len: u64) -> u64 {
+    len.next_multiple_of(SECTOR_BYTES as u64)
+}
+
+/// A frame's decoded header: enough to find everything in it.
+#[derive(Debug, Clone)]
+pub struct FrameHeader {
+    /// The part the chain covers.
+    pub chained: Chained,
+    has_edge: bool,
+    len: u32,
+    directory_len: u32,
+    entries_len: u32,
+    mask: [u8; 8],
+    prelude_crc: u32,
+}
+
+impl FrameHeader {
+    /// Decodes the header at the start of `bytes`, which may be longer.
+    pub fn decode(bytes: &[u8]) -> Result<Self> {
+        let Some(b) = bytes.first_chunk::<HEADER_BYTES>() else {
+            return Err(Error::damaged(format!(
+                "a frame header needs {HEADER_BYTES} bytes, {} are left",
+                bytes.len()
+            )));
+        };
+        if &b[0..4] != MAGIC {
+            return Err(Error::damaged("no frame begins here"));
+        }
+        let mut clean = *b;
+        clean[36..40].fill(0);
+        if crc32fast::hash(&clean) != u32_at(b, 36) {
+            return Err(Error::damaged("the checksum of the frame header does not match"));
+        }
+        let (version, codec, flags) = (u16::from_le_bytes([b[4], b[5]]), b[6], b[7]);
+        if version != FORMAT_VERSION || codec != CODEC_PLAIN || flags & !FLAG_EDGE != 0 {
+            return Err(Error::new(
+                ErrorKind::UnsupportedFormat,
+                format!(
+                    "a frame of format {version}, codec {codec}, flags {flags}; this program reads format \
+                     {FORMAT_VERSION}, codec {CODEC_PLAIN}, flags 0 and {FLAG_EDGE}"
+                ),
+            ));
+        }
+        let chained = Chained::decode(b[40..].try_into().expect("144 bytes"))?;
+        let header = Self {
+            has_edge: flags & FLAG_EDGE != 0,
+            len: u32_at(b, 8),
+            directory_len: u32_at(b, 12),
+            entries_len: u32_at(b, 16),
+            mask: b[24..32].try_into().expect("8 bytes"),
+            prelude_crc: u32_at(b, 32),
+            chained,
+        };
+        let sum = (HEADER_BYTES + header.edge_len() + END_MARK.len()) as u64
+            + u64::from(header.directory_len)
+            + u64::from(header.entries_len)
+            + u64::from(u32_at(b, 20));
+        let rows = u64::from(header.chained.count) * ROW_BYTES as u64;
+        if sum != u64::from(header.len)
+            || sum > FRAME_BYTES_MAX as u64
+            || rows != u64::from(header.directory_len)
+        {
+            return Err(Error::damaged("a frame header whose lengths do not add up"));
+        }
+        Ok(header)
+    }
+
+    /// Bytes of the frame, without padding.
+    pub fn frame_len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Bytes of the frame on a device, with the zeros up to the end of its last sector.
+    pub fn padded_len(&self) -> u64 {
+        padded(u64::from(self.len))
+    }
+
+    /// Whether the frame carries the tree's right edge.
+    pub fn has_edge(&self) -> bool {
+        self.has_edge
+    }
+
+    fn edge_len(&self) -> usize {
+        if self.has_edge { self.chained.tree_size().count_ones() as usize * Hash::LEN } else { 0 }
+    }
+
+    /// Bytes from the frame's start through its directory: read these, then [`Self::directory`].
+    pub fn prelude_len(&self) -> usize {
+        HEADER_BYTES + self.edge_len() + self.directory_len as usize
+    }
+
+    /// Decodes edge and directory from the frame's first [`Self::prelude_len`] bytes.
+    pub fn directory(&self, prelude: &[u8]) -> Result<Directory> {
+        let Some(prelude) = prelude.get(HEADER_BYTES..self.prelude_len()) else {
+            return Err(Error::damaged(format!(
+                "the directory of a frame ends at byte {}, {} are there",
+                self.prelude_len(),
+                prelude.len()
+            )));
+        };
+        if crc32fast::hash(prelude) != self.prelude_crc {
+            return Err(Error::damaged("the checksum of the frame's directory does not match"));
+        }
+        let mut prelude = prelude.to_vec();
+        self.unmask(&mut prelude, HEADER_BYTES);
+        let (edge, rows) = prelude.split_at(self.edge_len());
+        let edge: Vec<Hash> =
+            edge.chunks_exact(Hash::LEN).map(|h| Hash::from_slice(h).expect("32 bytes")).collect();
+        let mut places = Vec::with_capacity(self.chained.count as usize);
+        let mut entry_at = self.prelude_len() as u64;
+        let mut parts_at = entry_at + u64::from(self.entries_len);
+        let (entries_end, parts_end) = (parts_at, u64::from(self.len) - END_MARK.len() as u64);
+        for row in rows.chunks_exact(ROW_BYTES) {
+            let entry_len = u16::from_le_bytes([row[0], row[1]]);
+            let parts_len = u32_at(row, 2);
+            places.push(Place {
+                entry_at: entry_at as u32,
+                entry_len,
+                parts_at: parts_at as u32,
+                parts_len,
+                crc: u32_at(row, 6),
+            });
+            entry_at += u64::from(entry_len);
+            parts_at += u64::from(parts_len);
+            if entry_at > entries_end || parts_at > parts_end {
+                break;
+            }
+        }
+        if entry_at != entries_end || parts_at != parts_end || places.len() != self.chained.count as usize {
+            return Err(Error::damaged("a frame's directory does not add up to its length"));
+        }
+        let edge = self.has_edge.then_some(edge);
+        Ok(Directory { edge, places })
+    }
+
+    /// Takes the mask off bytes that begin `offset` bytes into the frame, behind the header.
+    fn unmask(&self, bytes: &mut [u8], offset: usize) {
+        apply_mask(bytes, &self.mask, offset);
+    }
+
+    /// Checks and takes apart one event, given the bytes of its entry and of its parts as stored.
+    pub fn event(&self, place: &Place, entry: &Bytes, parts: &Bytes) -> Result<StoredEvent> {
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(entry);
+        crc.update(parts);
+        if crc.finalize() != place.crc {
+            return Err(Error::damaged("the checksum of the event does not match"));
+        }
+        if self.mask == [0; 8] {
+            return Ok(StoredEvent { entry: entry.clone(), parts: parts.clone() });
+        }
+        let unmasked = |bytes: &Bytes, offset: u32| {
+            let mut bytes = bytes.to_vec();
+            self.unmask(&mut bytes, offset as usize);
+            Bytes::from(bytes)
+        };
+        Ok(StoredEvent { entry: unmasked(entry, place.entry_at), parts: unmasked(parts, place.parts_at) })
+    }
+}
+
+fn apply_mask(bytes: &mut [u8], mask: &[u8; 8], offset: usize) {
+    if *mask == [0; 8] {
+        return;
+    }
+    for (i, byte) in bytes.iter_mut().enumerate() {
+        *byte ^= mask[(offset + i) % 8];
+    }
+}
+
+/// Where the events of a frame lie in it.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    /// The tree's right edge after the frame, if it carries one.
+    pub edge: Option<Vec<Hash>>,
+    /// One place an event.
+    pub places: Vec<Place>,
+}
+
+/// Where one event lies: offsets from the start of the frame.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// The first byte of the entry.
+    pub entry_at: u32,
+    /// Bytes of the entry.
+    pub entry_len: u16,
+    /// The first byte of the parts.
+    pub parts_at: u32,
+    /// Bytes of the parts.
+    pub parts_len: u32,
+    crc: u32,
+}
+
+/// One event as it is stored: its checksum matched, nothing else is known of it yet.
+#[derive(Debug, Clone)]
+pub struct StoredEvent {
+    /// The entry, exactly as it was hashed.
+    pub entry: Bytes,
+    /// Salts and contents, in the order of the entry's parts.
+    pub parts: Bytes,
+}
+
+/// One part of an event, its content found.
+#[derive(Debug, Clone)]
+pub enum StoredPart {
+    /// Salt and content.
+    Present(Salt, Bytes),
+    /// Both have been erased.
+    Erased,
+}
+
+impl StoredEvent {
+    /// Decodes the entry and finds the content of its parts. Commitments are not recomputed here:
+    /// [`Self::check_commitments`] does, and `verify` calls it.
+    pub fn decode(&self) -> Result<RecordedEvent> {
+        let entry = Entry::decode(&self.entry)?;
+        let parts = self.parts(&entry)?;
+        let mut event = entry.event;
+        let mut erased = false;
+        for (part, stored) in entry.parts.iter().zip(parts) {
+            if part.name == DATA_PART {
+                match stored {
+                    StoredPart::Present(_, content) => event.data = Some(content),
+                    StoredPart::Erased => erased = true,
+                }
+            }
+        }
+        Ok(RecordedEvent {
+            log: entry.log,
+            position: entry.position,
+            version: entry.version,
+            recorded: entry.recorded,
+            event,
+            erased,
+            entry: self.entry.clone(),
+        })
+    }
+
+    /// Finds the content of every part the entry names.
+    pub fn parts(&self, entry: &Entry) -> Result<Vec<StoredPart>> {
+        let mut rest = self.parts.clone();
+        let mut found = Vec::with_capacity(entry.parts.len());
+        let short = || Error::damaged("the parts of an event are shorter than its entry says");
+        for part in &entry.parts {
+            let form = *rest.first().ok_or_else(short)?;
+            let _ = rest.split_to(1);
+            match form {
+                FORM_LITERAL => {
+                    let length = usize::try_from(part.length).map_err(|_| short())?;
+                    let end =
+                        length.checked_add(Salt::LEN).filter(|end| *end <= rest.len()).ok_or_else(short)?;
+                    let mut content = rest.split_to(end);
+                    let salt = content.split_to(Salt::LEN);
+                    let salt = Salt(salt[..].try_into().expect("a salt has 32 bytes"));
+                    found.push(StoredPart::Present(salt, content));
+                }
+                FORM_ERASED => found.push(StoredPart::Erased),
+                form => {
+                    let what = if form == FORM_EXTENTS { " (extents)" } else { "" };
+                    return Err(Error::new(
+                        ErrorKind::UnsupportedFormat,
+                        format!(
+                            "a part stored in form {form}{what}; this program reads forms {FORM_LITERAL} and {FORM_ERASED}"
+                        ),
+                    ));
+                }
+            }
+        }
+        if !rest.is_empty() {
+            return Err(Error::damaged(format!("{} bytes behind the parts of an event", rest.len())));
+        }
+        Ok(found)
+    }
+
+    /// Recomputes the commitments of all parts that are still there.
+    pub fn check_commitments(&self, entry: &Entry) -> Result<()> {
+        for (part, stored) in entry.parts.iter().zip(self.parts(entry)?) {
+            if let StoredPart::Present(salt, content) = stored
+                && commitment::commit(&salt, &content) != part.commitment
+            {
+                return Err(Error::damaged(format!(
+                    "the {} does not match its commitment in the entry",
+                    part.name
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A whole frame in memory, its header and directory checked.
+#[derive(Debug, Clone)]
+pub struct Frame {
+    /// The header.
+    pub header: FrameHeader,
+    /// Where the events lie.
+    pub directory: Directory,
+    bytes: Bytes,
+}
+
+impl Frame {
+    /// Takes a frame apart; `bytes` may be followed by padding. The events are checked when they are asked for.
+    pub fn decode(bytes: Bytes) -> Result<Self> {
+        let header = FrameHeader::decode(&bytes)?;
+        if bytes.len() < header.frame_len() {
+            return Err(Error::damaged(format!(
+                "a frame of {} bytes, {} are there",
+                header.frame_len(),
+                bytes.len()
+            )));
+        }
+        let bytes = bytes.slice(..header.frame_len());
+        let directory = header.directory(&bytes)?;
+        let end = header.frame_len() - END_MARK.len();
+        if &bytes[end..] != END_MARK {
+            return Err(Error::damaged("the end mark of a frame is missing"));
+        }
+        Ok(Self { header, directory, bytes })
+    }
+
+    /// The part of the header that the chain covers.
+    pub fn chained(&self) -> &Chained {
+        &self.header.chained
+    }
+
+    /// The encoded frame, without padding.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The number of events.
+    pub fn len(&self) -> usize {
+        self.directory.places.len()
+    }
+
+    /// Never: a frame has at least one event.
+    pub fn is_empty(&self) -> bool {
+        self.directory.places.is_empty()
+    }
+
+    /// The event with this index in the frame, its checksum checked.
+    pub fn event(&self, index: usize) -> Result<StoredEvent> {
+        let place = &self.directory.places[index];
+        let slice = |at: u32, len: usize| self.bytes.slice(at as usize..at as usize + len);
+        let entry = slice(place.entry_at, usize::from(place.entry_len));
+        let parts = slice(place.parts_at, place.parts_len as usize);
+        self.header.event(place, &entry, &parts)
+    }
+
+    /// The tree after this frame, if the frame carries its edge.
+    pub fn tree(&self) -> Option<Tree> {
+        Tree::from_edge(self.chained().tree_size(), self.directory.edge.clone()?)
+    }
+
+    /// Every check that needs nothing but the frame: each event's checksum, and that each decodes.
+    pub fn check(&self) -> Result<()> {
+        for index in 0..self.len() {
+            let position = self.chained().first.0 + index as u64;
+            self.event(index).and_then(|e| e.decode()).map_err(|e| e.context(format!("event {position}")))?;
+        }
+        Ok(())
+    }
+
+    /// The same frame, encoded with or without the tree's edge, which must be that of the tree after it.
+    pub fn reencode(&self, edge: Option<&Tree>) -> Result<Vec<u8>> {
+        let mut builder = FrameBuilder::default();
+        for index in 0..self.len() {
+            let event = self.event(index)?;
+            builder.push_stored(&event.entry, &event.parts);
+        }
+        Ok(builder.encode(self.chained(), edge))
+    }
+}
+
+/// Collects events and encodes them as a frame.
+#[derive(Debug, Default)]
+pub struct FrameBuilder {
+    rows: Vec<u8>,
+    entries: Vec<u8>,
+    parts: Vec<u8>,
+}
+
+impl FrameBuilder {
+    /// Bytes the frame would have, at most.
+    pub fn len_max(&self) -> usize {
+        OVERHEAD_BYTES_MAX + self.rows.len() + self.entries.len() + self.parts.len()
+    }
+
+    /// The number of events so far.
+    pub fn count(&self) -> u32 {
+        (self.rows.len() / ROW_BYTES) as u32
+    }
+
+    /// Adds an event: its entry is what `write` appends, its parts are literal. Returns the entry.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>), parts: &[(Salt, Bytes)]) -> &[u8] {
+        let (entry_at, parts_at) = (self.entries.len(), self.parts.len());
+        write(&mut self.entries);
+        for (salt, content) in parts {
+            self.parts.push(FORM_LITERAL);
+            self.parts.extend_from_slice(&salt.0);
+            self.parts.extend_from_slice(content);
+        }
+        self.finish_row(entry_at, parts_at);
+        &self.entries[entry_at..]
+    }
+
+    /// Adds an event that is already encoded.
+    pub fn push_stored(&mut self, entry: &[u8], parts: &[u8]) {
+        let (entry_at, parts_at) = (self.entries.len(), self.parts.len());
+        self.entries.extend_from_slice(entry);
+        self.parts.extend_from_slice(parts);
+        self.finish_row(entry_at, parts_at);
+    }
+
+    fn finish_row(&mut self, entry_at: usize, parts_at: usize) {
+        let entry_len = self.entries.len() - entry_at;
+        assert!(
+            entry_len <= ENTRY_BYTES_MAX,
+            "entries are checked against their limit before they come here"
+        );
+        self.rows.extend_from_slice(&(entry_len as u16).to_le_bytes());
+        self.rows.extend_from_slice(&((self.parts.len() - parts_at) as u32).to_le_bytes());
+        // The checksum covers the bytes as stored; it is filled in when the mask is known.
+        self.rows.extend_from_slice(&[0; 4]);
+    }
+
+    /// Encodes the frame, without padding. `edge` is the tree after the frame, if its edge is to be carried.
+    ///
+    /// # Panics
+    /// If the frame is empty, larger than [`FRAME_BYTES_MAX`], or `chained` counts other events than were added.
+    pub fn encode(&self, chained: &Chained, edge: Option<&Tree>) -> Vec<u8> {
+        assert_eq!(chained.count, self.count(), "the header counts the events of the frame");
+        assert!(chained.count > 0, "a frame has at least one event");
+        let mut frame = Vec::with_capacity(self.len_max() + SECTOR_BYTES);
+        let mut mask = [0; 8];
+        loop {
+            self.encode_masked(chained, edge, &mask, &mut frame);
+            if !has_zero_sector(&frame) {
+                return frame;
+            }
+            // The data is fixed before the mask is drawn, so nobody can choose it to stay zero.
+            mask = std::array::from_fn(|_| rand::random_range(1..=u8::MAX));
+        }
+    }
+
+    fn encode_masked(&self, chained: &Chained, edge: Option<&Tree>, mask: &[u8; 8], frame: &mut Vec<u8>) {
+        frame.clear();
+        frame.resize(HEADER_BYTES, 0);
+        for hash in edge.map_or(&[][..], Tree::edge) {
+            frame.extend_from_slice(&hash.0);
+        }
+        let rows_at = frame.len();
+        frame.extend_from_slice(&self.rows);
+        let prelude_end = frame.len();
+        frame.extend_from_slice(&self.entries);
+        let parts_at = frame.len();
+        frame.extend_from_slice(&self.parts);
+        apply_mask(&mut frame[prelude_end..], mask, prelude_end);
+
+        let (mut entry_at, mut part_at) = (prelude_end, parts_at);
+        for row_at in (rows_at..prelude_end).step_by(ROW_BYTES) {
+            let entry_end = entry_at + usize::from(u16::from_le_bytes([frame[row_at], frame[row_at + 1]]));
+            let part_end = part_at + u32_at(frame, row_at + 2) as usize;
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(&frame[entry_at..entry_end]);
+            crc.update(&frame[part_at..part_end]);
+            frame[row_at + 6..row_at + 10].copy_from_slice(&crc.finalize().to_le_bytes());
+            (entry_at, part_at) = (entry_end, part_end);
+        }
+        apply_mask(&mut frame[HEADER_BYTES..prelude_end], mask, HEADER_BYTES);
+        let prelude_crc = crc32fast::hash(&frame[HEADER_BYTES..prelude_end]);
+        frame.extend_from_slice(END_MARK);
+        let len = frame.len();
+        assert!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes was let in");
+
+        let header = &mut frame[..HEADER_BYTES];
+        header[0..4].copy_from_slice(MAGIC);
+        header[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        header[6] = CODEC_PLAIN;
+        header[7] = if edge.is_some() { FLAG_EDGE } else { 0 };
+        for (at, value) in [(8, len), (12, self.rows.len()), (16, self.entries.len()), (20, self.parts.len())]
+        {
+            header[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
+        }
+        header[24..32].copy_from_slice(mask);
+        header[32..36].copy_from_slice(&prelude_crc.to_le_bytes());
+        header[40..].copy_from_slice(&chained.encode());
+        let crc = crc32fast::hash(header);
+        header[36..40].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// Whether some sector of the frame is all zero. A sector whose first eight bytes are not is quickly passed.
+fn has_zero_sector(frame: &[u8]) -> bool {
+    frame.chunks(SECTOR_BYTES).any(is_zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::{EncodedEnvelope, LogFields, Part};
+    use crate::event::Event;
+    use crate::ids::Time;
+    use crate::tree::leaf_hash;
+
+    /// A frame of one event for each content, as a sequencer would make it.
+    fn frame_of(contents: &[&[u8]], with_edge: bool) -> Vec<u8> {
+        let mut builder = FrameBuilder::default();
+        let mut tree = Tree::new();
+        let log = LogId([3; 16]);
+        for (i, content) in contents.iter().enumerate() {
+            let salt = Salt([i as u8; 32]);
+            let part = Part {
+                name: DATA_PART.into(),
+                commitment: commitment::commit(&salt, content),
+                length: content.len() as u64,
+                scope: None,
+            };
+            let event = Event::builder("s", i.to_string(), "t").build().unwrap();
+            let envelope = EncodedEnvelope::new(&event, &[part]);
+            let fields =
+                LogFields { log, position: Position(i as u64), recorded: Time::default(), version: None };
+            let entry =
+                builder.push(|out| envelope.write(&fields, out), &[(salt, Bytes::copy_from_slice(content))]);
+            tree.push(leaf_hash(entry));
+        }
+        let chained = Chained {
+            log,
+            id: FrameId([1; 16]),
+            writer: FrameId([2; 16]),
+            sequence: 0,
+            first: Position(0),
+            count: contents.len() as u32,
+            root: tree.root(),
+            previous: Hash::ZERO,
+        };
+        builder.encode(&chained, with_edge.then_some(&tree))
+    }
+
+    #[test]
+    fn a_frame_comes_back_as_it_was() {
+        let zeros = vec![0; 100_000];
+        for contents in [&[&b"one"[..], b"", b"three"][..], &[&zeros, b"x", &zeros]] {
+            let bytes = frame_of(contents, true);
+            let frame = Frame::decode(bytes.into()).unwrap();
+            frame.check().unwrap();
+            assert_eq!(frame.tree().unwrap().root(), frame.chained().root);
+            for (i, content) in contents.iter().enumerate() {
+                let stored = frame.event(i).unwrap();
+                stored.check_commitments(&Entry::decode(&stored.entry).unwrap()).unwrap();
+                assert_eq!(stored.decode().unwrap().event.data().unwrap(), content);
+            }
+            let again = frame.reencode(None).unwrap();
+            assert!(Frame::decode(again.into()).unwrap().tree().is_none());
+        }
+    }
+
+    #[test]
+    fn no_sector_of_a_frame_is_all_zero_whatever_the_data() {
+        for len in (0..2_000).chain([4096, 65_536, 1 << 20]) {
+            for fill in [0, 0xff] {
+                let frame = frame_of(&[&vec![fill; len]], false);
+                assert!(!has_zero_sector(&frame), "{len} bytes of {fill}");
+            }
+        }
+        // One sector of every byte value: no mask of one repeated byte could serve.
+        let adversarial: Vec<u8> = (0..=255u8).flat_map(|b| [b; 1024]).collect();
+        assert!(!has_zero_sector(&frame_of(&[&adversarial], false)));
+    }
+
+    #[test]
+    fn every_single_byte_of_a_frame_is_covered_by_a_check() {
+        for bytes in [frame_of(&[b"first", b"second"], true), frame_of(&[&[0; 2048]], true)] {
+            for at in 0..bytes.len() {
+                let mut bad = bytes.clone();
+                bad[at] ^= 0x40;
+                let checked = Frame::decode(bad.into()).and_then(|f| f.check());
+                assert!(checked.is_err(), "byte {at} of {} is not covered", bytes.len());
+            }
+            for cut in 0..bytes.len() {
+                assert!(Frame::decode(Bytes::copy_from_slice(&bytes[..cut])).is_err(), "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused_before_anything_is_allocated() {
+        let good = frame_of(&[b"x"], false);
+        for (at, value) in
+            [(8, u32::MAX), (12, u32::MAX - 9), (16, 1 << 31), (20, u32::MAX), (40 + 68, u32::MAX)]
+        {
+            let mut bad = good.clone();
+            bad[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            bad[36..40].fill(0);
+            let crc = crc32fast::hash(&bad[..HEADER_BYTES]);
+            bad[36..40].copy_from_slice(&crc.to_le_bytes());
+            assert!(FrameHeader::decode(&bad).is_err(), "field at {at}");
+        }
+    }
+}

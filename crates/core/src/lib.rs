@@ -1,0 +1,51 @@
+//! The core of Precedent: what an event is, how a log is written down, and what a store promises.
+//!
+//! Nothing here knows a disk, a network, a runtime or a clock. The modules, from the inside out:
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`event`] | one immutable fact as its producer sent it |
+//! | [`cloudevents`] | CloudEvents JSON and the native JSON shape, in and out, nothing lost |
+//! | [`query`] | which events are meant: queries, bounds, append conditions |
+//! | [`entry`] | the canonical bytes of an event's envelope: the Merkle leaf |
+//! | [`commitment`] | salted commitments to an event's data |
+//! | [`tree`] | the RFC 6962 Merkle tree over the entries |
+//! | [`frame`] | what one durable write holds, byte for byte |
+//! | [`sequencer`] | how appends become the next frame: keys, conditions, positions, versions |
+//! | [`verify`] | checks a sequence of frames, trusting nobody |
+//! | [`store`] | the [`Store`] trait and its promises |
+//! | [`log`] | [`Log`]: one log of a store, with streams that read and follow |
+//! | [`memory`] | [`MemoryStore`]: the model every other store is compared with |
+//! | `conformance` | the promises as tests, behind the feature of that name |
+//!
+//! The bytes are described in `docs/format.md`, the words in `docs/glossary.md`.
+
+pub mod cloudevents;
+pub mod commitment;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+pub mod entry;
+pub mod error;
+pub mod event;
+pub mod frame;
+pub mod ids;
+pub mod limits;
+pub mod log;
+pub mod memory;
+pub mod query;
+pub mod sequencer;
+pub mod store;
+pub mod tree;
+pub mod verify;
+
+pub use error::{Conflict, Error, ErrorKind, Result};
+pub use event::{AttributeValue, Event, EventBuilder, Tag};
+pub use ids::{FrameId, Hash, LogId, LogName, Position, Time, Version};
+pub use limits::{Durability, Limits};
+pub use log::Log;
+pub use memory::MemoryStore;
+pub use query::{Condition, Direction, ExpectedVersion, IndexedAttribute, Query, QueryItem, TimeField};
+pub use store::{
+    Append, Appended, Damage, ExpectedRegister, Head, Page, Read, Receipt, RecordedEvent, Register,
+    RegisterName, Status, Store,
+};

@@ -1,0 +1,182 @@
+//! One log of a store, as people use it: append, read, follow.
+
+use std::sync::Arc;
+
+use futures_util::Stream;
+use futures_util::stream::{self, StreamExt};
+
+use crate::error::{ErrorKind, Result};
+use crate::ids::{LogName, Position};
+use crate::query::Direction;
+use crate::store::{Append, Appended, Head, Page, Read, RecordedEvent, Store};
+
+/// One log of a store. Cheap to clone.
+///
+/// ```
+/// use precedent_core::{Event, Log, MemoryStore, Query, Read};
+/// use futures_util::{StreamExt, future};
+/// # futures_executor_free::block_on(async {
+/// let log = Log::new(std::sync::Arc::new(MemoryStore::new()), "main".parse()?);
+/// let event = Event::builder("urn:example", "1", "ai.decision.made").stream("loan/42").build()?;
+/// let appended = log.append(event).await?;
+/// assert_eq!(appended.events[0].position.0, 0);
+/// let mut events = log.read(Read::matching(Query::stream("loan/42"))).boxed();
+/// assert_eq!(events.next().await.unwrap()?.event.id(), "1");
+/// # Ok::<(), precedent_core::Error>(()) }).unwrap();
+/// # mod futures_executor_free {
+/// #     pub fn block_on<F: Future>(f: F) -> F::Output {
+/// #         let mut f = std::pin::pin!(f);
+/// #         let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+/// #         loop { if let std::task::Poll::Ready(out) = f.as_mut().poll(&mut cx) { return out } }
+/// #     }
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Log {
+    store: Arc<dyn Store>,
+    name: LogName,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Log({} in {})", self.name, self.store.url())
+    }
+}
+
+impl Log {
+    /// The log of this name. It is made by its first append.
+    pub fn new(store: Arc<dyn Store>, name: LogName) -> Self {
+        Self { store, name }
+    }
+
+    /// The store the log is in.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The log's name.
+    pub fn name(&self) -> &LogName {
+        &self.name
+    }
+
+    /// Records one event or an [`Append`]. See [`Store::append`].
+    pub async fn append(&self, append: impl Into<Append>) -> Result<Appended> {
+        self.store.append(&self.name, append.into()).await
+    }
+
+    /// The end of the log.
+    pub async fn head(&self) -> Result<Head> {
+        self.store.head(&self.name).await
+    }
+
+    /// One page of events. See [`Store::read`].
+    pub async fn page(&self, read: &Read) -> Result<Page> {
+        self.store.read(&self.name, read).await
+    }
+
+    /// All events a read asks for, up to where the log ended when the read began.
+    ///
+    /// An item that is an error of kind [`Damaged`](ErrorKind::Damaged) names one event that could not be read;
+    /// the stream goes on behind it. Any other error is the last item.
+    pub fn read(&self, read: Read) -> impl Stream<Item = Result<RecordedEvent>> + Send + use<> {
+        self.pages(read, false)
+    }
+
+    /// All events a read asks for, and then those that are appended later, as they come. Nothing is missed and
+    /// nothing comes twice. The read has to go forward; with a `before` or `limit` it ends there.
+    pub fn follow(&self, read: Read) -> impl Stream<Item = Result<RecordedEvent>> + Send + use<> {
+        self.pages(read, true)
+    }
+
+    fn pages(&self, read: Read, follow: bool) -> impl Stream<Item = Result<RecordedEvent>> + Send + use<> {
+        let left = read.limit;
+        let state = State { log: self.clone(), read, left, follow, seen: None };
+        stream::unfold(Some(state), |state| async move {
+            let (items, state) = state?.next().await;
+            Some((stream::iter(items), state))
+        })
+        .flatten()
+    }
+}
+
+/// Where a stream over pages stands.
+struct State {
+    log: Log,
+    read: Read,
+    /// Events still wanted.
+    left: Option<usize>,
+    follow: bool,
+    /// The size of the log the first page was read from: a read without follow ends there.
+    seen: Option<u64>,
+}
+
+impl State {
+    async fn next(mut self) -> (Vec<Result<RecordedEvent>>, Option<Self>) {
+        if self.left == Some(0) && self.seen.is_some() {
+            return (Vec::new(), None);
+        }
+        self.read.limit = self.left;
+        let page = match self.log.page(&self.read).await {
+            Ok(page) => page,
+            Err(error) => return (vec![Err(error)], None),
+        };
+        let size = *self.seen.get_or_insert(page.size);
+        if !self.follow && self.read.direction == Direction::Forward {
+            // Later pages may see a longer log; this read ends where the first page saw the end.
+            self.read.before = Some(self.read.before.map_or(Position(size), |b| b.min(Position(size))));
+        }
+        self.left = self.left.map(|left| left.saturating_sub(page.events.len()));
+        let items = in_order(page.events, page.damaged, self.read.direction);
+        match page.next {
+            Some(_) if self.left == Some(0) => (items, None),
+            Some(covered) => {
+                let done = self.read.before.is_some_and(|before| {
+                    self.read.direction == Direction::Forward && covered.0 + 1 >= before.0
+                });
+                self.read = self.read.continued(covered);
+                self.read.at_least = None;
+                (items, (!done).then_some(self))
+            }
+            None if !self.follow || self.left == Some(0) => (items, None),
+            None => {
+                let ended = self.read.before.is_some_and(|before| before.0 <= page.size);
+                if ended {
+                    return (items, None);
+                }
+                if page.size > 0 {
+                    self.read = self.read.continued(Position(page.size - 1));
+                    self.read.at_least = None;
+                }
+                if !items.is_empty() {
+                    return (items, Some(self));
+                }
+                match self.log.store.grown(&self.log.name, page.size).await {
+                    Ok(_) => (Vec::new(), Some(self)),
+                    Err(error) => (vec![Err(error)], None),
+                }
+            }
+        }
+    }
+}
+
+/// Events and damage in the order of the read.
+fn in_order(
+    events: Vec<RecordedEvent>,
+    damaged: Vec<crate::store::Damage>,
+    direction: Direction,
+) -> Vec<Result<RecordedEvent>> {
+    if damaged.is_empty() {
+        return events.into_iter().map(Ok).collect();
+    }
+    let mut items: Vec<(Position, Result<RecordedEvent>)> =
+        events.into_iter().map(|e| (e.position, Ok(e))).collect();
+    items.extend(damaged.into_iter().map(|d| {
+        debug_assert_eq!(d.error.kind(), ErrorKind::Damaged);
+        (d.position, Err(d.error))
+    }));
+    items.sort_by_key(|(position, _)| *position);
+    if direction == Direction::Backward {
+        items.reverse();
+    }
+    items.into_iter().map(|(_, item)| item).collect()
+}

@@ -1,0 +1,549 @@
+//! How appends become the next frame: keys first, then conditions, then positions and versions.
+//!
+//! This is the one place that decides promises 3, 4 and 5, for every backend. It does no I/O: what is
+//! already recorded it asks a [`History`].
+//!
+//! 1. On the caller's thread [`Prepared::new`] checks an append against the limits, and computes salts,
+//!    commitments and the producer's part of every entry.
+//! 2. The one writer makes a [`Draft`] from the [`LogState`], adds appends while they fit, and gets a frame.
+//!    An append that fails leaves the draft as it was.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::commitment::{Salt, commit};
+use crate::entry::{DATA_PART, EncodedEnvelope, LogFields, Part};
+use crate::error::{Conflict, Error, ErrorKind, Result};
+use crate::event::{Event, shown};
+use crate::frame::{Chained, EVENT_OVERHEAD_BYTES, Frame, FrameBuilder, OVERHEAD_BYTES_MAX};
+use crate::ids::{FrameId, Hash, LogId, Position, Time, Version};
+use crate::limits::Limits;
+use crate::query::{Condition, ExpectedVersion, Query};
+use crate::store::{Append, Appended, Receipt, RecordedEvent, Status};
+use crate::tree::{Tree, leaf_hash};
+
+/// How far a clock may be behind the log, or off the service's: five minutes.
+pub const CLOCK_TOLERANCE_MICROS: u64 = 5 * 60 * 1_000_000;
+
+/// The last event of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamTip {
+    /// Its place in the log.
+    pub position: Position,
+    /// Its place in the stream.
+    pub version: Version,
+    /// The hash of its leaf.
+    pub leaf: Hash,
+}
+
+/// What is already recorded, as far as the next frame has to know it. It covers everything before the draft.
+pub trait History {
+    /// The event with this source and id.
+    fn by_key(&self, source: &str, id: &str) -> Result<Option<RecordedEvent>>;
+
+    /// The last event of the stream.
+    fn stream_tip(&self, stream: &str) -> Result<Option<StreamTip>>;
+
+    /// Some event after `after` that matches; the first, where that costs nothing.
+    fn any_match(&self, query: &Query, after: Option<Position>) -> Result<Option<Position>>;
+}
+
+/// Where the log stands: all that the next frame builds on.
+#[derive(Debug, Clone)]
+pub struct LogState {
+    /// The log's id.
+    pub log: LogId,
+    /// The sequence number of the next frame.
+    pub next_sequence: u64,
+    /// The tree over everything so far.
+    pub tree: Tree,
+    /// The hash of the last frame's chained part.
+    pub last_frame: Hash,
+    /// The recorded time of the last event.
+    pub last_time: Time,
+}
+
+impl LogState {
+    /// The state of an empty log.
+    pub fn empty(log: LogId) -> Self {
+        Self { log, next_sequence: 0, tree: Tree::new(), last_frame: Hash::ZERO, last_time: Time::default() }
+    }
+
+    /// The number of events.
+    pub fn size(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// The state after `frame`, which has to be the next one of this log: every link of the chain, every
+    /// position and the root are checked.
+    ///
+    /// # Errors
+    /// `log_forked` if the frame belongs to another history; `damaged` if it contradicts itself.
+    pub fn after(&self, frame: &Frame) -> Result<Self> {
+        let chained = frame.chained();
+        let name = |what: &str| format!("frame {} of log {}: {what}", chained.sequence, chained.log);
+        if self.next_sequence > 0 && chained.log != self.log {
+            return Err(Error::new(ErrorKind::LogForked, name(&format!("this log is {}", self.log))));
+        }
+        if chained.sequence != self.next_sequence || chained.first.0 != self.size() {
+            return Err(Error::damaged(name(&format!(
+                "begins at position {}, expected frame {} at position {}",
+                chained.first,
+                self.next_sequence,
+                self.size()
+            ))));
+        }
+        if chained.previous != self.last_frame {
+            return Err(Error::new(ErrorKind::LogForked, name("does not follow the frame before it")));
+        }
+        let mut state = Self { log: chained.log, ..self.clone() };
+        for index in 0..frame.len() {
+            let entry = frame.event(index)?.entry;
+            let decoded = crate::entry::Entry::decode(&entry)?;
+            state.last_time = state.last_time.max(decoded.recorded);
+            state.tree.push(leaf_hash(&entry));
+        }
+        if state.tree.root() != chained.root {
+            return Err(Error::damaged(name("its root does not match its entries")));
+        }
+        state.next_sequence += 1;
+        state.last_frame = chained.hash();
+        Ok(state)
+    }
+}
+
+/// An event ready to be given a position.
+#[derive(Debug)]
+struct PreparedEvent {
+    event: Event,
+    envelope: EncodedEnvelope,
+    parts: Vec<(Salt, Bytes)>,
+}
+
+/// An append that is within the limits, its commitments computed.
+#[derive(Debug)]
+pub struct Prepared {
+    events: Vec<PreparedEvent>,
+    conditions: Vec<Condition>,
+    bytes_max: usize,
+}
+
+impl Prepared {
+    /// Checks an append and does the work that needs no position. Meant for the caller's thread.
+    pub fn new(append: Append, limits: &Limits) -> Result<Self> {
+        Self::prepare(append, limits, false)
+    }
+
+    /// Like [`Self::new`] for an event of the log's own, whose type begins with `~`.
+    pub fn internal(event: Event, limits: &Limits) -> Result<Self> {
+        Self::prepare(event.into(), limits, true)
+    }
+
+    fn prepare(append: Append, limits: &Limits, internal: bool) -> Result<Self> {
+        let Append { events, conditions } = append;
+        if events.is_empty() {
+            return Err(Error::invalid("an append without events"));
+        }
+        if events.len() as u64 > limits.batch_events_max {
+            return Err(Error::limit("the batch", events.len() as u64, limits.batch_events_max, "events"));
+        }
+        check_conditions(&conditions, limits)?;
+        let only = events.len() == 1;
+        let mut bytes_max = 0;
+        let mut prepared = Vec::with_capacity(events.len());
+        for (index, event) in events.into_iter().enumerate() {
+            let named = |error: Error| if only { error } else { error.context(format!("event {index}")) };
+            check_event(&event, limits, internal).map_err(named)?;
+            let event = prepare_event(event, limits).map_err(named)?;
+            bytes_max += event.envelope.entry_bytes_max() + EVENT_OVERHEAD_BYTES;
+            bytes_max += event.parts.iter().map(|(_, content)| content.len()).sum::<usize>();
+            prepared.push(event);
+        }
+        let frame_max = limits.frame_bytes_max - OVERHEAD_BYTES_MAX as u64;
+        if bytes_max as u64 > frame_max {
+            return Err(Error::limit("the batch", bytes_max as u64, frame_max, "bytes with its envelopes"));
+        }
+        Ok(Self { events: prepared, conditions, bytes_max })
+    }
+
+    /// Bytes this append adds to a frame, at most.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+}
+
+fn check_conditions(conditions: &[Condition], limits: &Limits) -> Result<()> {
+    if conditions.len() as u64 > limits.conditions_max {
+        return Err(Error::limit(
+            "the list of conditions",
+            conditions.len() as u64,
+            limits.conditions_max,
+            "entries",
+        ));
+    }
+    for (index, condition) in conditions.iter().enumerate() {
+        let checked = match condition {
+            Condition::Stream { stream, .. } => Query::stream(stream.as_str()).check(limits),
+            Condition::FailIf { query, .. } => query.check(limits),
+        };
+        checked.map_err(|e| e.context(format!("condition {index}")))?;
+    }
+    Ok(())
+}
+
+fn check_event(event: &Event, limits: &Limits, internal: bool) -> Result<()> {
+    if event.event_type().starts_with('~') && !internal {
+        let event_type = shown(event.event_type());
+        return Err(Error::invalid(format!(
+            "the type '{event_type}' begins with '~', which is reserved for the log itself"
+        )));
+    }
+    let length = |what: &str, text: &str, limit: u64| match text.len() as u64 > limit {
+        true => Err(Error::limit(format!("the {what} '{}'", shown(text)), text.len() as u64, limit, "bytes")),
+        false => Ok(()),
+    };
+    length("id", event.id(), limits.name_bytes_max)?;
+    length("type", event.event_type(), limits.name_bytes_max)?;
+    length("stream", event.stream().unwrap_or_default(), limits.name_bytes_max)?;
+    length("source", event.source(), limits.source_bytes_max)?;
+    if event.tags().len() as u64 > limits.tags_max {
+        return Err(Error::limit("the list of tags", event.tags().len() as u64, limits.tags_max, "tags"));
+    }
+    let data_len = event.data().map_or(0, Bytes::len) as u64;
+    if data_len > limits.data_bytes_max {
+        return Err(Error::limit("the data", data_len, limits.data_bytes_max, "bytes"));
+    }
+    Ok(())
+}
+
+fn prepare_event(event: Event, limits: &Limits) -> Result<PreparedEvent> {
+    let (mut described, mut parts) = (Vec::new(), Vec::new());
+    if let Some(data) = event.data() {
+        let salt = Salt::random();
+        described.push(Part {
+            name: DATA_PART.to_owned(),
+            commitment: commit(&salt, data),
+            length: data.len() as u64,
+            scope: event.attribute("dataperson").map(str::to_owned),
+        });
+        parts.push((salt, data.clone()));
+    }
+    let envelope = EncodedEnvelope::new(&event, &described);
+    let entry_bytes = envelope.entry_bytes_max() as u64;
+    if entry_bytes > limits.entry_bytes_max {
+        return Err(Error::limit("the envelope of the event", entry_bytes, limits.entry_bytes_max, "bytes"));
+    }
+    Ok(PreparedEvent { event, envelope, parts })
+}
+
+/// An event of a finished draft, for the index.
+#[derive(Debug, Clone)]
+pub struct DraftedEvent {
+    /// What the producer sent.
+    pub event: Event,
+    /// Its place in the log.
+    pub position: Position,
+    /// Its place in the stream.
+    pub version: Option<Version>,
+    /// The hash of its leaf.
+    pub leaf: Hash,
+}
+
+/// A frame that is ready to be written.
+#[derive(Debug)]
+pub struct DraftedFrame {
+    /// The chained part of its header.
+    pub chained: Chained,
+    /// The encoded frame, without padding.
+    pub bytes: Vec<u8>,
+    /// The state of the log once it is written.
+    pub state: LogState,
+    /// Its events.
+    pub events: Vec<DraftedEvent>,
+}
+
+/// The next frame while appends are added to it.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    base: &'a LogState,
+    tree: Tree,
+    time: Time,
+    builder: FrameBuilder,
+    events: Vec<DraftedEvent>,
+    by_key: HashMap<(String, String), usize>,
+    tips: HashMap<String, StreamTip>,
+}
+
+impl<'a> Draft<'a> {
+    /// An empty draft on top of `base`. Its events get the recorded time `now`, or that of the log's last
+    /// event if the clock is behind it.
+    pub fn new(base: &'a LogState, now: Time) -> Self {
+        Self {
+            base,
+            tree: base.tree.clone(),
+            time: now.max(base.last_time),
+            builder: FrameBuilder::default(),
+            events: Vec::new(),
+            by_key: HashMap::new(),
+            tips: HashMap::new(),
+        }
+    }
+
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Whether an append can be added without the frame growing past `bytes_max`. One always fits an empty draft.
+    pub fn fits(&self, prepared: &Prepared, bytes_max: usize) -> bool {
+        self.is_empty() || self.builder.len_max() + prepared.bytes_max <= bytes_max
+    }
+
+    /// Adds an append, or says why not, and then the draft is as before. The answer holds once the frame is
+    /// durable, not earlier; its `size` is filled in by [`Draft::size`].
+    pub fn add(&mut self, prepared: Prepared, history: &dyn History) -> Result<Vec<Receipt>> {
+        let known = self.look_up_keys(&prepared, history)?;
+        if let Known::All(receipts) = known {
+            return Ok(receipts);
+        }
+        for (index, condition) in prepared.conditions.iter().enumerate() {
+            self.check(index, condition, history)?;
+        }
+        let Known::Some(known) = known else { unreachable!("the other variant returned above") };
+        self.record(prepared, known, history)
+    }
+
+    /// The number of events in the log after this frame.
+    pub fn size(&self) -> u64 {
+        self.tree.size()
+    }
+
+    fn look_up_keys(&self, prepared: &Prepared, history: &dyn History) -> Result<Known> {
+        let mut known: Vec<Option<Receipt>> = Vec::with_capacity(prepared.events.len());
+        let mut differing = Vec::new();
+        let mut first_use: HashMap<(&str, &str), usize> = HashMap::new();
+        let several = prepared.events.len() > 1;
+        for (index, PreparedEvent { event, .. }) in prepared.events.iter().enumerate() {
+            if several && let Some(first) = first_use.insert((event.source(), event.id()), index) {
+                if !prepared.events[first].event.same_content(event, false) {
+                    return Err(Error::invalid(format!(
+                        "events {first} and {index} of the append have the same source and id '{}' and different content",
+                        shown(event.id())
+                    )));
+                }
+            }
+            let receipt = |position, version| Receipt { position, version, status: Status::Existing };
+            let (same, found) = if let Some(&drafted) =
+                (!self.by_key.is_empty()).then(|| self.by_key.get(&key(event))).flatten()
+            {
+                let drafted = &self.events[drafted];
+                (drafted.event.same_content(event, false), receipt(drafted.position, drafted.version))
+            } else if let Some(recorded) = history.by_key(event.source(), event.id())? {
+                (
+                    recorded.event.same_content(event, recorded.erased),
+                    receipt(recorded.position, recorded.version),
+                )
+            } else {
+                known.push(None);
+                continue;
+            };
+            if !same {
+                differing.push(Conflict { position: Some(found.position), index });
+            }
+            known.push(Some(found));
+        }
+        if let Some(first) = differing.first() {
+            let id = shown(prepared.events[first.index].event.id());
+            let at = first.position.unwrap_or_default();
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("an event with source and id '{id}' and other content is already at position {at}"),
+            )
+            .with_conflicts(differing));
+        }
+        if known.iter().all(Option::is_some) {
+            return Ok(Known::All(known.into_iter().flatten().collect()));
+        }
+        let present: Vec<Conflict> = known
+            .iter()
+            .enumerate()
+            .filter_map(|(index, found)| Some(Conflict { position: Some(found.as_ref()?.position), index }))
+            .collect();
+        if !prepared.conditions.is_empty() && !present.is_empty() {
+            let (some, all) = (present.len(), known.len());
+            return Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!("{some} of the {all} events of a conditional append are already in the log"),
+            )
+            .with_conflicts(present));
+        }
+        Ok(Known::Some(known))
+    }
+
+    fn tip(&self, stream: &str, history: &dyn History) -> Result<Option<StreamTip>> {
+        match self.tips.get(stream) {
+            Some(tip) => Ok(Some(*tip)),
+            None => history.stream_tip(stream),
+        }
+    }
+
+    fn check(&self, index: usize, condition: &Condition, history: &dyn History) -> Result<()> {
+        let conflict = |position, message: String| {
+            Err(Error::new(ErrorKind::Conflict, message).with_conflicts(vec![Conflict { position, index }]))
+        };
+        match condition {
+            Condition::Stream { expected: ExpectedVersion::Any, .. } => Ok(()),
+            Condition::Stream { stream, expected } => {
+                let tip = self.tip(stream, history)?;
+                let wanted = match expected {
+                    ExpectedVersion::Exact(version) => Some(*version),
+                    _ => None,
+                };
+                if tip.map(|t| t.version) == wanted {
+                    return Ok(());
+                }
+                let is = tip.map_or("has no events".to_owned(), |t| format!("is at version {}", t.version));
+                let should = wanted.map_or("no events".to_owned(), |v| format!("version {v}"));
+                conflict(
+                    tip.map(|t| t.position),
+                    format!("stream '{}' {is}, expected {should}", shown(stream)),
+                )
+            }
+            Condition::FailIf { query, after } => {
+                if let Some(after) = after
+                    && after.0 >= self.base.size()
+                {
+                    let size = self.base.size();
+                    return Err(crate::store::beyond(*after, size).context(format!("condition {index}")));
+                }
+                let recorded = history.any_match(query, *after)?;
+                let drafted = || self.events.iter().find(|e| query.matches(&e.event)).map(|e| e.position);
+                match recorded.or_else(drafted) {
+                    None => Ok(()),
+                    Some(at) => {
+                        let after = after.map_or(String::new(), |after| format!(" after position {after}"));
+                        conflict(
+                            Some(at),
+                            format!(
+                                "the event at position {at} matches the query of condition {index}{after}"
+                            ),
+                        )
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives positions and versions. Whatever can fail is done before anything of the draft changes.
+    fn record(
+        &mut self,
+        prepared: Prepared,
+        known: Vec<Option<Receipt>>,
+        history: &dyn History,
+    ) -> Result<Vec<Receipt>> {
+        let mut tips: HashMap<&str, Option<StreamTip>> = HashMap::new();
+        for (PreparedEvent { event, .. }, found) in prepared.events.iter().zip(&known) {
+            if let (Some(stream), None) = (event.stream(), found)
+                && !self.tips.contains_key(stream)
+                && !tips.contains_key(stream)
+            {
+                tips.insert(stream, history.stream_tip(stream)?);
+            }
+        }
+        for (stream, tip) in tips {
+            if let Some(tip) = tip {
+                self.tips.insert(stream.to_owned(), tip);
+            }
+        }
+        let mut receipts = Vec::with_capacity(prepared.events.len());
+        for (PreparedEvent { event, envelope, parts }, found) in prepared.events.into_iter().zip(known) {
+            // An event that stands twice in this append was not known when it was looked up; it is now.
+            let found = found.or_else(|| {
+                let drafted = &self.events[*self.by_key.get(&key(&event))?];
+                Some(Receipt {
+                    position: drafted.position,
+                    version: drafted.version,
+                    status: Status::Existing,
+                })
+            });
+            if let Some(found) = found {
+                receipts.push(found);
+                continue;
+            }
+            let position = Position(self.tree.size());
+            let tip = event.stream().map(|stream| self.tips.get(stream).copied());
+            let version = tip.map(|tip| match tip {
+                Some(tip) => (Version(tip.version.0 + 1), Some(tip.leaf)),
+                None => (Version(0), None),
+            });
+            let fields = LogFields { log: self.base.log, position, recorded: self.time, version };
+            let leaf = leaf_hash(self.builder.push(|out| envelope.write(&fields, out), &parts));
+            self.tree.push(leaf);
+            let version = version.map(|(version, _)| version);
+            if let (Some(stream), Some(version)) = (event.stream(), version) {
+                self.tips.insert(stream.to_owned(), StreamTip { position, version, leaf });
+            }
+            self.by_key.insert(key(&event), self.events.len());
+            self.events.push(DraftedEvent { event, position, version, leaf });
+            receipts.push(Receipt { position, version, status: Status::Recorded });
+        }
+        Ok(receipts)
+    }
+
+    /// The frame, written by `writer`; `with_edge` puts the tree's right edge into it. `None` if nothing was added.
+    pub fn finish(self, writer: FrameId, with_edge: bool) -> Option<DraftedFrame> {
+        if self.is_empty() {
+            return None;
+        }
+        let chained = Chained {
+            log: self.base.log,
+            id: FrameId::random(),
+            writer,
+            sequence: self.base.next_sequence,
+            first: Position(self.base.size()),
+            count: self.builder.count(),
+            root: self.tree.root(),
+            previous: self.base.last_frame,
+        };
+        let bytes = self.builder.encode(&chained, with_edge.then_some(&self.tree));
+        let state = LogState {
+            log: self.base.log,
+            next_sequence: self.base.next_sequence + 1,
+            tree: self.tree,
+            last_frame: chained.hash(),
+            last_time: self.time,
+        };
+        Some(DraftedFrame { chained, bytes, state, events: self.events })
+    }
+}
+
+enum Known {
+    /// Every event of the append is there already.
+    All(Vec<Receipt>),
+    /// Those that are.
+    Some(Vec<Option<Receipt>>),
+}
+
+fn key(event: &Event) -> (String, String) {
+    (event.source().to_owned(), event.id().to_owned())
+}
+
+/// The answer to an append whose receipts are durable.
+pub fn appended(events: Vec<Receipt>, size: u64) -> Appended {
+    Appended { events, size }
+}
+
+/// Checks the writer's clock against the log: [`ErrorKind::Clock`] if it is behind the last event by more
+/// than [`CLOCK_TOLERANCE_MICROS`].
+pub fn check_clock(now: Time, last: Time) -> Result<()> {
+    if now.as_micros().saturating_add(CLOCK_TOLERANCE_MICROS) < last.as_micros() {
+        return Err(Error::new(
+            ErrorKind::Clock,
+            format!(
+                "the clock says {now}, but the log's last event was recorded at {last}; set the clock, or accept it"
+            ),
+        ));
+    }
+    Ok(())
+}

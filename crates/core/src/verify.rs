@@ -1,0 +1,340 @@
+//! Checks a sequence of frames, trusting nobody: not the index, not the headers, not the store.
+//!
+//! [`Verifier`] is given the frames of a log in order, and recomputes everything: every entry's encoding,
+//! position, version and link to the stream's previous event, every commitment, the tree, the root in every
+//! header, and the chain of headers. What does not match is a [`Problem`] with its place. After a problem it
+//! goes on from the next frame that carries the tree's right edge, so that one damage is one finding.
+//!
+//! Memory: 56 bytes and a hash table slot for every stream; nothing else grows with the log.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::frame::Frame;
+use crate::ids::{Hash, LogId, Position, Time, Version};
+use crate::tree::{Tree, leaf_hash};
+
+/// A statement from outside about what the log was: its first `size` events have this root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Expect {
+    /// The number of events.
+    pub size: u64,
+    /// The root of the tree over them.
+    pub root: Hash,
+}
+
+impl FromStr for Expect {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        let parsed =
+            text.split_once(':').and_then(|(size, root)| Some((size.parse().ok()?, root.parse().ok()?)));
+        match parsed {
+            Some((size, root)) => Ok(Self { size, root }),
+            None => Err(Error::invalid(format!(
+                "'{}' is not SIZE:ROOT, a number of events and 64 hexadecimal digits",
+                crate::event::shown(text)
+            ))),
+        }
+    }
+}
+
+/// Something that does not match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The frame's sequence number, if known.
+    pub frame: Option<u64>,
+    /// The event, if one is concerned.
+    pub position: Option<Position>,
+    /// Where it lies: file and offset, if there are files.
+    pub place: Option<String>,
+    /// What does not match.
+    pub message: String,
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(frame) = self.frame {
+            write!(f, "frame {frame}: ")?;
+        }
+        if let Some(position) = self.position {
+            write!(f, "position {position}: ")?;
+        }
+        f.write_str(&self.message)?;
+        if let Some(place) = &self.place {
+            write!(f, " ({place})")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a verification found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// The log's id, if it has any events.
+    pub log: Option<LogId>,
+    /// Events that were read.
+    pub events: u64,
+    /// Frames that were read.
+    pub frames: u64,
+    /// The number of events in the log.
+    pub size: u64,
+    /// The root over them, recomputed; `None` if damage made that impossible.
+    pub root: Option<Hash>,
+    /// Everything that does not match. Beyond [`PROBLEMS_MAX`] they are only counted.
+    pub problems: Vec<Problem>,
+    /// The number of problems, those not listed included.
+    pub problem_count: u64,
+}
+
+/// How many problems a report lists.
+pub const PROBLEMS_MAX: usize = 1_000;
+
+impl Report {
+    /// Whether everything matched.
+    pub fn is_ok(&self) -> bool {
+        self.problem_count == 0
+    }
+}
+
+/// The end of a stream as it was last seen.
+#[derive(Debug, Clone, Copy)]
+struct Tip {
+    version: Version,
+    leaf: Hash,
+}
+
+/// Recomputes a log frame by frame.
+#[derive(Debug)]
+pub struct Verifier {
+    log: Option<LogId>,
+    next_sequence: u64,
+    size: u64,
+    /// `None` from a problem until the next frame that carries the right edge.
+    tree: Option<Tree>,
+    last_frame: Option<Hash>,
+    last_time: Time,
+    /// By the first half of the SHA-256 of the stream's name.
+    tips: HashMap<[u8; 16], Tip>,
+    /// Whether events were lost to a problem, so that streams may have gaps that are not problems of their own.
+    gaps: bool,
+    expect: Option<Expect>,
+    expected_root: Option<Hash>,
+    report: Report,
+}
+
+impl Verifier {
+    /// A verifier for a log from its first frame on.
+    pub fn new(expect: Option<Expect>) -> Self {
+        Self {
+            log: None,
+            next_sequence: 0,
+            size: 0,
+            tree: Some(Tree::new()),
+            last_frame: Some(Hash::ZERO),
+            last_time: Time::default(),
+            tips: HashMap::new(),
+            gaps: false,
+            expected_root: expect.filter(|e| e.size == 0).map(|_| Tree::new().root()),
+            expect,
+            report: Report {
+                log: None,
+                events: 0,
+                frames: 0,
+                size: 0,
+                root: None,
+                problems: Vec::new(),
+                problem_count: 0,
+            },
+        }
+    }
+
+    /// The sequence number the next frame should have.
+    pub fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// The number of events up to here.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Notes something that does not match, found by whoever reads the frames.
+    pub fn problem(&mut self, problem: Problem) {
+        self.report.problem_count += 1;
+        if self.report.problems.len() < PROBLEMS_MAX {
+            self.report.problems.push(problem);
+        }
+    }
+
+    /// Notes that the next frame cannot be read. What follows is checked from the next right edge on.
+    pub fn unreadable(&mut self, place: Option<String>, message: String) {
+        self.problem(Problem { frame: Some(self.next_sequence), position: None, place, message });
+        self.tree = None;
+        self.last_frame = None;
+        self.gaps = true;
+        self.next_sequence += 1;
+    }
+
+    /// Checks the next frame.
+    pub fn frame(&mut self, frame: &Frame, place: Option<&str>) {
+        let chained = frame.chained().clone();
+        let at = |position: Option<Position>, message: String| Problem {
+            frame: Some(chained.sequence),
+            position,
+            place: place.map(str::to_owned),
+            message,
+        };
+        if *self.log.get_or_insert(chained.log) != chained.log {
+            self.problem(at(None, format!("belongs to log {}", chained.log)));
+        }
+        if chained.sequence != self.next_sequence {
+            if self.last_frame.is_some() {
+                self.problem(at(None, format!("frame {} was expected here", self.next_sequence)));
+            }
+            (self.tree, self.last_frame, self.gaps) = (None, None, true);
+        }
+        if self.last_frame.is_some_and(|last| last != chained.previous) {
+            self.problem(at(
+                None,
+                "does not follow the frame before it: the hash of its header differs".into(),
+            ));
+        }
+        if chained.first.0 != self.size {
+            if self.tree.is_some() {
+                self.problem(at(
+                    None,
+                    format!("begins at position {}, expected {}", chained.first, self.size),
+                ));
+            }
+            (self.tree, self.gaps) = (None, true);
+        }
+        for index in 0..frame.len() {
+            let position = Position(chained.first.0 + index as u64);
+            match self.event(frame, index, position, &chained.log) {
+                Ok(leaf) => {
+                    if let Some(tree) = &mut self.tree {
+                        tree.push(leaf);
+                        if self.expect.is_some_and(|e| e.size == tree.size()) {
+                            self.expected_root = Some(tree.root());
+                        }
+                    }
+                }
+                Err((message, leaf)) => {
+                    self.problem(at(Some(position), message));
+                    match (leaf, &mut self.tree) {
+                        (Some(leaf), Some(tree)) => tree.push(leaf),
+                        _ => {
+                            self.tree = None;
+                            self.gaps = true;
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(tree) = &self.tree
+            && tree.root() != chained.root
+        {
+            self.problem(at(None, "the root in its header does not match the entries up to here".into()));
+            self.tree = None;
+        }
+        if let Some(edge) = frame.tree() {
+            if edge.root() != chained.root {
+                self.problem(at(
+                    None,
+                    "the right edge it carries does not match the root in its header".into(),
+                ));
+            } else if self.tree.as_ref().is_some_and(|tree| *tree != edge) {
+                self.problem(at(None, "the right edge it carries is not that of the tree".into()));
+            } else if self.tree.is_none() {
+                self.tree = Some(edge);
+            }
+        } else if frame.directory.edge.is_some() {
+            self.problem(at(None, "the right edge it carries has the wrong length".into()));
+        }
+        self.size = chained.tree_size();
+        self.next_sequence = chained.sequence + 1;
+        self.last_frame = Some(chained.hash());
+        self.report.frames += 1;
+    }
+
+    /// Checks one event; answers its leaf, with an error too if the entry itself could be read.
+    fn event(
+        &mut self,
+        frame: &Frame,
+        index: usize,
+        position: Position,
+        log: &LogId,
+    ) -> Result<Hash, (String, Option<Hash>)> {
+        let stored = frame.event(index).map_err(|e| (e.to_string(), None))?;
+        let leaf = leaf_hash(&stored.entry);
+        self.report.events += 1;
+        let fail = |message: String| Err((message, Some(leaf)));
+        let entry = match Entry::decode(&stored.entry) {
+            Ok(entry) => entry,
+            Err(e) => return fail(e.to_string()),
+        };
+        let (version, previous) = (entry.version, entry.previous);
+        // The tip moves on whatever else is wrong, so that one damage is one finding.
+        let mut broken_stream = None;
+        if let (Some(stream), Some(version)) = (entry.event.stream(), version) {
+            let key: [u8; 16] = Sha256::digest(stream)[..16].try_into().expect("half of 32 bytes");
+            let before = self.tips.insert(key, Tip { version, leaf });
+            let follows = match before {
+                None => version == Version(0) && previous.is_none(),
+                Some(tip) => version.0 == tip.version.0 + 1 && previous == Some(tip.leaf),
+            };
+            if !follows && !self.gaps {
+                broken_stream = Some(format!("does not follow the previous event of stream '{stream}'"));
+            }
+        }
+        if !entry.is_canonical(&stored.entry) {
+            return fail("the entry is not in its canonical encoding".into());
+        }
+        if entry.log != *log || entry.position != position {
+            return fail(format!("the entry says log {}, position {}", entry.log, entry.position));
+        }
+        if entry.recorded < self.last_time {
+            return fail(format!(
+                "recorded at {}, before the event before it at {}",
+                entry.recorded, self.last_time
+            ));
+        }
+        self.last_time = entry.recorded;
+        if let Some(message) = broken_stream {
+            return fail(message);
+        }
+        if let Err(e) = stored.check_commitments(&entry) {
+            return fail(e.to_string());
+        }
+        Ok(leaf)
+    }
+
+    /// The report, once all frames have been seen.
+    pub fn finish(mut self) -> Report {
+        self.report.log = self.log;
+        self.report.size = self.size;
+        self.report.root = self.tree.as_ref().filter(|tree| tree.size() == self.size).map(Tree::root);
+        if let Some(expect) = self.expect {
+            let message = match self.expected_root {
+                _ if expect.size > self.size => Some(format!(
+                    "{} events were expected, {} are there: the tail is missing",
+                    expect.size, self.size
+                )),
+                Some(root) if root != expect.root => Some(format!(
+                    "the root over the first {} events is {root}, expected {}",
+                    expect.size, expect.root
+                )),
+                None => Some(format!("the root over the first {} events cannot be computed", expect.size)),
+                Some(_) => None,
+            };
+            if let Some(message) = message {
+                self.problem(Problem { frame: None, position: None, place: None, message });
+            }
+        }
+        self.report
+    }
+}
