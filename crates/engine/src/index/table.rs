@@ -1,0 +1,101 @@
+//! The newest part of the index, in memory: what has been recorded since the last run was written.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+use precedent_core::Position;
+
+use super::term::Term;
+
+/// Terms are hashes already.
+#[derive(Default)]
+pub(crate) struct Identity(u64);
+
+impl Hasher for Identity {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+/// The positions of one term, ascending; nearly always just one.
+#[derive(Debug, Clone)]
+enum Postings {
+    One(u32),
+    Many(Vec<u32>),
+}
+
+impl Postings {
+    fn as_slice(&self) -> &[u32] {
+        match self {
+            Self::One(position) => std::slice::from_ref(position),
+            Self::Many(positions) => positions,
+        }
+    }
+}
+
+/// Terms and their positions, over a range of whole frames.
+#[derive(Default)]
+pub(crate) struct Table {
+    pub(crate) first_position: u64,
+    pub(crate) end_position: u64,
+    pub(crate) first_sequence: u64,
+    pub(crate) end_sequence: u64,
+    /// Bytes of log that are indexed here.
+    pub(crate) log_bytes: u64,
+    terms: HashMap<Term, Postings, BuildHasherDefault<Identity>>,
+}
+
+impl Table {
+    pub(crate) fn new(first_position: u64, first_sequence: u64) -> Self {
+        Self {
+            first_position,
+            end_position: first_position,
+            first_sequence,
+            end_sequence: first_sequence,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first_position == self.end_position
+    }
+
+    /// Adds one term of the event at `position`. Positions ascend.
+    pub(crate) fn insert(&mut self, term: Term, position: Position) {
+        let relative = (position.0 - self.first_position) as u32;
+        match self.terms.entry(term) {
+            std::collections::hash_map::Entry::Vacant(slot) => {
+                slot.insert(Postings::One(relative));
+            }
+            std::collections::hash_map::Entry::Occupied(mut slot) => match slot.get_mut() {
+                Postings::One(first) if *first == relative => {}
+                Postings::One(first) => *slot.get_mut() = Postings::Many(vec![*first, relative]),
+                Postings::Many(all) if all.last() == Some(&relative) => {}
+                Postings::Many(all) => all.push(relative),
+            },
+        }
+    }
+
+    /// The positions of a term, relative to the first.
+    pub(crate) fn get(&self, term: Term) -> &[u32] {
+        self.terms.get(&term).map_or(&[], Postings::as_slice)
+    }
+
+    /// All terms with their positions, ordered by term.
+    pub(crate) fn sorted(&self) -> Vec<(Term, &[u32])> {
+        let mut all: Vec<_> =
+            self.terms.iter().map(|(term, postings)| (*term, postings.as_slice())).collect();
+        all.sort_unstable_by_key(|(term, _)| *term);
+        all
+    }
+}

@@ -1,0 +1,478 @@
+//! A file system in memory that keeps what was synced apart from what was not, and loses the latter.
+//!
+//! A crash leaves of every unsynced write any set of its sectors, and of the unsynced changes of a directory
+//! any prefix. A failed sync makes nothing durable, and, as on Linux, a later one does not make up for it.
+//! Every operation that changes something is counted, so that a test can make each of them fail in turn.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::{Io, IoFile, LockKind, Mode};
+
+const SECTOR: usize = 512;
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// The machine dies at this operation: it is done in part, and nothing works afterwards.
+    Crash,
+    /// The operation fails once, in part done.
+    Error(io::ErrorKind),
+}
+
+/// A small generator of numbers that are the same every time (xorshift64*, Vigna 2016).
+#[derive(Debug, Clone)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 16
+    }
+
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub(crate) fn coin(&mut self) -> bool {
+        self.below(2) == 0
+    }
+}
+
+/// The file system. Clones are the same one.
+#[derive(Clone, Default)]
+pub(crate) struct FaultyIo {
+    disk: Arc<Mutex<Disk>>,
+}
+
+#[derive(Default)]
+struct Disk {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    /// Changes of names since their directory was synced.
+    changes: Vec<Change>,
+    dirs: BTreeSet<PathBuf>,
+    locks: HashMap<PathBuf, i64>,
+    operations: u64,
+    plan: Option<(u64, Fault)>,
+    fail_next: Option<io::ErrorKind>,
+    crashed: bool,
+    syncs: u64,
+    /// Bytes all files together may have.
+    capacity: Option<u64>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Link(PathBuf, usize),
+    Unlink(PathBuf),
+    Rename(PathBuf, PathBuf),
+}
+
+#[derive(Default, Clone)]
+struct Inode {
+    durable: Vec<u8>,
+    volatile: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+#[derive(Clone)]
+enum Pending {
+    Write(u64, Vec<u8>),
+    Length(u64),
+}
+
+fn died() -> io::Error {
+    io::Error::other("the machine has crashed")
+}
+
+fn write_into(content: &mut Vec<u8>, offset: u64, bytes: &[u8]) {
+    let end = offset as usize + bytes.len();
+    if content.len() < end {
+        content.resize(end, 0);
+    }
+    content[offset as usize..end].copy_from_slice(bytes);
+}
+
+impl Disk {
+    /// Counts an operation; answers the fault that strikes it.
+    fn operation(&mut self) -> io::Result<Option<Fault>> {
+        if self.crashed {
+            return Err(died());
+        }
+        let number = self.operations;
+        self.operations += 1;
+        if let Some(kind) = self.fail_next.take() {
+            return Ok(Some(Fault::Error(kind)));
+        }
+        match self.plan {
+            Some((at, fault)) if at == number => {
+                if fault == Fault::Crash {
+                    self.crashed = true;
+                }
+                Ok(Some(fault))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Like [`Self::operation`] where nothing can be half done.
+    fn whole_operation(&mut self) -> io::Result<()> {
+        match self.operation()? {
+            None => Ok(()),
+            Some(Fault::Crash) => Err(died()),
+            Some(Fault::Error(kind)) => Err(kind.into()),
+        }
+    }
+
+    fn used(&self) -> u64 {
+        self.names
+            .values()
+            .collect::<BTreeSet<_>>()
+            .iter()
+            .map(|i| self.inodes[**i].volatile.len() as u64)
+            .sum()
+    }
+
+    fn apply(names: &mut BTreeMap<PathBuf, usize>, change: &Change) {
+        match change {
+            Change::Link(path, inode) => {
+                names.insert(path.clone(), *inode);
+            }
+            Change::Unlink(path) => {
+                names.remove(path);
+            }
+            Change::Rename(from, to) => {
+                if let Some(inode) = names.remove(from) {
+                    names.insert(to.clone(), inode);
+                }
+            }
+        }
+    }
+}
+
+impl Change {
+    fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Link(path, _) | Self::Unlink(path) | Self::Rename(path, _) => path.parent(),
+        }
+    }
+}
+
+impl FaultyIo {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Operations so far that changed something.
+    pub(crate) fn operations(&self) -> u64 {
+        self.disk().operations
+    }
+
+    /// Syncs of files so far.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.disk().syncs
+    }
+
+    /// What is to go wrong, and at which operation.
+    pub(crate) fn plan(&self, at: u64, fault: Fault) {
+        self.disk().plan = Some((at, fault));
+    }
+
+    /// The next operation fails.
+    pub(crate) fn fail_next(&self, kind: io::ErrorKind) {
+        self.disk().fail_next = Some(kind);
+    }
+
+    /// How much all files together may hold; `None` for no bound.
+    pub(crate) fn set_capacity(&self, capacity: Option<u64>) {
+        self.disk().capacity = capacity;
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn used(&self) -> u64 {
+        self.disk().used()
+    }
+
+    /// What the disk holds after the machine died now: what was synced, and of the rest what chance leaves.
+    pub(crate) fn after_crash(&self, random: &mut Random) -> Self {
+        let disk = self.disk();
+        let mut names = disk.durable_names.clone();
+        let kept = random.below(disk.changes.len() as u64 + 1) as usize;
+        disk.changes[..kept].iter().for_each(|change| Disk::apply(&mut names, change));
+        let inodes = disk.inodes.iter().map(|inode| {
+            let mut content = inode.durable.clone();
+            for pending in &inode.pending {
+                match pending {
+                    Pending::Length(len) if random.coin() => content.resize(*len as usize, 0),
+                    Pending::Length(_) => {}
+                    Pending::Write(offset, bytes) => {
+                        let all = random.below(4);
+                        let mut at = 0;
+                        while at < bytes.len() {
+                            let sector_end = SECTOR - (*offset as usize + at) % SECTOR;
+                            let end = bytes.len().min(at + sector_end);
+                            if all == 0 || (all > 1 && random.coin()) {
+                                write_into(&mut content, offset + at as u64, &bytes[at..end]);
+                            }
+                            at = end;
+                        }
+                    }
+                }
+            }
+            Inode { durable: content.clone(), volatile: content, pending: Vec::new() }
+        });
+        let after = Disk {
+            inodes: inodes.collect(),
+            durable_names: names.clone(),
+            names,
+            dirs: disk.dirs.clone(),
+            ..Disk::default()
+        };
+        Self { disk: Arc::new(Mutex::new(after)) }
+    }
+
+    /// The content of a file.
+    pub(crate) fn content(&self, path: &Path) -> Option<Vec<u8>> {
+        let disk = self.disk();
+        disk.names.get(path).map(|inode| disk.inodes[*inode].volatile.clone())
+    }
+
+    /// Replaces the content of a file behind everybody's back.
+    pub(crate) fn set_content(&self, path: &Path, content: Vec<u8>) {
+        let mut disk = self.disk();
+        let inode = disk.names[path];
+        disk.inodes[inode] = Inode { durable: content.clone(), volatile: content, pending: Vec::new() };
+    }
+
+    /// Removes files behind everybody's back.
+    pub(crate) fn remove_matching(&self, matches: impl Fn(&Path) -> bool) {
+        let mut disk = self.disk();
+        disk.names.retain(|path, _| !matches(path));
+        disk.durable_names.retain(|path, _| !matches(path));
+    }
+
+    /// A disk of its own with the same content, all of it durable.
+    pub(crate) fn copy(&self) -> Self {
+        let disk = self.disk();
+        let inodes = disk.inodes.iter().map(|inode| Inode {
+            durable: inode.volatile.clone(),
+            volatile: inode.volatile.clone(),
+            pending: Vec::new(),
+        });
+        let copy = Disk {
+            inodes: inodes.collect(),
+            names: disk.names.clone(),
+            durable_names: disk.names.clone(),
+            dirs: disk.dirs.clone(),
+            ..Disk::default()
+        };
+        Self { disk: Arc::new(Mutex::new(copy)) }
+    }
+}
+
+impl Io for FaultyIo {
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        if disk.crashed {
+            return Err(died());
+        }
+        // Directories are durable at once here: the engine syncs their parents, and what counts is in the files.
+        disk.dirs.extend(path.ancestors().map(Path::to_owned));
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        let disk = self.disk();
+        if !disk.dirs.contains(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let children = disk.names.keys().chain(disk.dirs.iter()).filter(|child| child.parent() == Some(path));
+        Ok(children.filter_map(|child| Some(child.file_name()?.to_str()?.to_owned())).collect())
+    }
+
+    fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn IoFile>> {
+        let mut disk = self.disk();
+        if disk.crashed {
+            return Err(died());
+        }
+        let found = disk.names.get(path).copied();
+        let inode = match (mode, found) {
+            (Mode::Create, Some(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            (Mode::Create, None) => {
+                disk.whole_operation()?;
+                let inode = disk.inodes.len();
+                disk.inodes.push(Inode::default());
+                let change = Change::Link(path.to_owned(), inode);
+                Disk::apply(&mut disk.names, &change);
+                disk.changes.push(change);
+                inode
+            }
+            (_, Some(inode)) => inode,
+            (_, None) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        Ok(Arc::new(FaultyFile { disk: self.disk.clone(), inode }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.whole_operation()?;
+        if !disk.names.contains_key(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let change = Change::Rename(from.to_owned(), to.to_owned());
+        Disk::apply(&mut disk.names, &change);
+        disk.changes.push(change);
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        if !disk.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        disk.whole_operation()?;
+        let change = Change::Unlink(path.to_owned());
+        Disk::apply(&mut disk.names, &change);
+        disk.changes.push(change);
+        Ok(())
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.whole_operation()?;
+        let (now, later) = std::mem::take(&mut disk.changes)
+            .into_iter()
+            .partition(|change: &Change| change.dir() == Some(path));
+        let now: Vec<Change> = now;
+        now.iter().for_each(|change| Disk::apply(&mut disk.durable_names, change));
+        disk.changes = later;
+        Ok(())
+    }
+
+    fn lock(&self, path: &Path, kind: LockKind) -> io::Result<Option<Box<dyn Any + Send + Sync>>> {
+        let mut disk = self.disk();
+        if !disk.names.contains_key(path) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let held = disk.locks.entry(path.to_owned()).or_default();
+        match kind {
+            LockKind::Exclusive if *held != 0 => return Ok(None),
+            LockKind::Shared if *held < 0 => return Ok(None),
+            LockKind::Exclusive => *held = -1,
+            LockKind::Shared => *held += 1,
+        }
+        Ok(Some(Box::new(Guard { disk: self.disk.clone(), path: path.to_owned(), kind })))
+    }
+}
+
+struct Guard {
+    disk: Arc<Mutex<Disk>>,
+    path: PathBuf,
+    kind: LockKind,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let mut disk = self.disk.lock().unwrap_or_else(|p| p.into_inner());
+        if let Some(held) = disk.locks.get_mut(&self.path) {
+            *held += if self.kind == LockKind::Exclusive { 1 } else { -1 };
+        }
+    }
+}
+
+struct FaultyFile {
+    disk: Arc<Mutex<Disk>>,
+    inode: usize,
+}
+
+impl FaultyFile {
+    fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(|p| p.into_inner())
+    }
+}
+
+impl IoFile for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let disk = self.disk();
+        if disk.crashed {
+            return Err(died());
+        }
+        let content = &disk.inodes[self.inode].volatile;
+        let from = content.len().min(offset as usize);
+        let n = buffer.len().min(content.len() - from);
+        buffer[..n].copy_from_slice(&content[from..from + n]);
+        Ok(n)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut disk = self.disk();
+        let fault = disk.operation()?;
+        let grows =
+            (offset + bytes.len() as u64).saturating_sub(disk.inodes[self.inode].volatile.len() as u64);
+        let room = disk.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(disk.used()));
+        let (n, result) = match fault {
+            Some(Fault::Crash) => (bytes.len(), Err(died())),
+            Some(Fault::Error(kind)) => (bytes.len() / 2, Err(kind.into())),
+            None if grows > room => {
+                (bytes.len().saturating_sub((grows - room) as usize), Err(io::ErrorKind::StorageFull.into()))
+            }
+            None => (bytes.len(), Ok(())),
+        };
+        let inode = &mut disk.inodes[self.inode];
+        if n > 0 {
+            write_into(&mut inode.volatile, offset, &bytes[..n]);
+            inode.pending.push(Pending::Write(offset, bytes[..n].to_vec()));
+        }
+        result
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.syncs += 1;
+        let fault = disk.operation()?;
+        let inode = &mut disk.inodes[self.inode];
+        match fault {
+            Some(Fault::Crash) => Err(died()),
+            Some(Fault::Error(kind)) => {
+                // The kernel has marked the pages clean: nothing of this will be written later.
+                inode.pending.clear();
+                Err(kind.into())
+            }
+            None => {
+                if !inode.pending.is_empty() {
+                    inode.pending.clear();
+                    inode.durable = inode.volatile.clone();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let disk = self.disk();
+        if disk.crashed {
+            return Err(died());
+        }
+        Ok(disk.inodes[self.inode].volatile.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut disk = self.disk();
+        disk.whole_operation()?;
+        let inode = &mut disk.inodes[self.inode];
+        inode.volatile.resize(len as usize, 0);
+        inode.pending.push(Pending::Length(len));
+        Ok(())
+    }
+}

@@ -1,0 +1,596 @@
+//! One log of the embedded store: what readers and the writer share.
+//!
+//! ```text
+//! append ──► queue ──► writer thread: sequence → write → sync ──► publish ──► answers
+//!                                                                    │
+//! read ◄── index (candidates) ◄── segments (events) ◄────────────────┘ never beyond what is published
+//! ```
+//!
+//! Readers see what is [`Published`]: a prefix that is durable. A handle beside a writer in another process
+//! learns of it through the file `published`.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
+use std::thread::JoinHandle;
+
+use futures_channel::oneshot;
+use precedent_core::frame::Frame;
+use precedent_core::sequencer::{LogState, Prepared};
+use precedent_core::store::{Finding, Severity, Usage, beyond};
+use precedent_core::{
+    Appended, Damage, Direction, Error, ErrorKind, FrameId, Head, LogId, LogName, Page, Position, Read,
+    Result, Time, TimeField,
+};
+
+use crate::Settings;
+use crate::index::Index;
+use crate::index::cursor::Cursor;
+use crate::index::run::BadRun;
+use crate::io::{Io, LockKind};
+use crate::meta::{LogMeta, Mark, PUBLISHED_FILE};
+use crate::recovery::{self, Tail};
+use crate::segment::{FrameReader, Segments};
+use crate::writer::Writer;
+
+/// Events in a page at most.
+const PAGE_EVENTS: usize = 1_000;
+/// Bytes of entries and data in a page, about.
+const PAGE_BYTES: usize = 4 << 20;
+/// Bytes that are looked at for one page, about, matching or not.
+const PAGE_EXAMINED_BYTES: usize = 64 << 20;
+
+/// What readers may see.
+#[derive(Debug, Clone)]
+pub(crate) struct Published {
+    pub(crate) frames: u64,
+    pub(crate) size: u64,
+    pub(crate) last_time: Time,
+    /// `None` if damage at the end of the log hides it.
+    pub(crate) state: Option<Arc<LogState>>,
+}
+
+/// Something for the writer to do.
+pub(crate) enum Job {
+    Append(Prepared, oneshot::Sender<Result<Appended>>),
+    PutFrames(Vec<Frame>, oneshot::Sender<Result<()>>),
+    Promote(oneshot::Sender<Result<()>>),
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    closing: bool,
+    stopped: Option<Error>,
+}
+
+/// One log.
+pub(crate) struct Log {
+    pub(crate) name: LogName,
+    pub(crate) dir: PathBuf,
+    pub(crate) io: Arc<dyn Io>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) id: LogId,
+    pub(crate) segments: Segments,
+    pub(crate) index: RwLock<Arc<Index>>,
+    published: RwLock<Published>,
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    waiters: Mutex<Vec<oneshot::Sender<()>>>,
+    /// Whether it is on disk.
+    pub(crate) exists: AtomicBool,
+    /// Whether it is a copy, which only takes frames of the original.
+    pub(crate) copy: AtomicBool,
+    /// Why it cannot be written to, if so.
+    pub(crate) read_only: Option<Error>,
+    findings: Mutex<Vec<Finding>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Log {
+    /// Opens the log in `dir`, or prepares one that its first append will make. A log that can be written to
+    /// gets its writer thread.
+    pub(crate) fn open(
+        io: Arc<dyn Io>,
+        dir: PathBuf,
+        name: LogName,
+        settings: Arc<Settings>,
+        read_only: Option<Error>,
+    ) -> Result<Arc<Self>> {
+        let writable = read_only.is_none();
+        let meta = LogMeta::read(&*io, &dir)?;
+        let id = meta.map_or_else(LogId::random, |meta| meta.id);
+        let segments = Segments::new(io.clone(), dir.clone(), id, writable);
+        let mut findings = Vec::new();
+        let mut problem = read_only;
+        let empty = LogState::empty(id);
+        let mut tail = Tail {
+            segment: 0,
+            offset: 0,
+            frames: 0,
+            size: 0,
+            last_frame: empty.last_frame,
+            torn_until: None,
+            damage: None,
+        };
+        let mut state = Some(empty);
+        if meta.is_some() {
+            let beside_writer = !writable && writer_is_alive(&*io, &settings);
+            let published = Mark::read(&*io, &dir.join(PUBLISHED_FILE), id);
+            let limit = beside_writer.then(|| published.map_or(0, |mark| mark.frames));
+            tail = recovery::find_tail(&segments, &Segments::list(&*io, &dir)?, id, limit)?;
+            let vouched = recovery::claims(&*io, &dir, id);
+            if let Some((frames, by)) = vouched.filter(|(frames, _)| *frames > tail.frames && !beside_writer)
+            {
+                let message =
+                    format!("log '{name}' ends after {} frames, but {by} knows of {frames}", tail.frames);
+                tail.damage.get_or_insert_with(|| Error::damaged(message));
+                // What is lost keeps its place, so that a read of it names it.
+                if let Some(mark) =
+                    recovery::highest_mark(&*io, &dir, id).filter(|mark| mark.size > tail.size)
+                {
+                    (tail.frames, tail.size) = (mark.frames, mark.size);
+                }
+            }
+            if tail.damage.is_none() && writable {
+                if let Some(until) = tail.torn_until {
+                    findings.push(recovery::discard_torn(&*io, &segments.path(tail.segment), &tail, until)?);
+                } else if recovery::needs_settling(&*io, &dir, id, &tail) {
+                    recovery::settle_last_frame(&*io, &segments, tail.frames)?;
+                }
+                io.sync_dir(&dir)?;
+            }
+            match recovery::load_state(&segments, id, &tail) {
+                _ if tail.damage.is_some() => state = None,
+                Ok(loaded) => state = Some(loaded),
+                Err(e) => {
+                    state = None;
+                    tail.damage = Some(e);
+                }
+            }
+            if let Some(damage) = &tail.damage {
+                findings.push(Finding {
+                    code: "damaged",
+                    severity: Severity::Error,
+                    message: format!("log '{name}' is damaged and read-only: {damage}"),
+                });
+                problem.get_or_insert_with(|| {
+                    Error::new(
+                        ErrorKind::ReadOnly,
+                        format!("log '{name}' is damaged and can only be read: {damage}"),
+                    )
+                });
+            }
+        }
+        let can_index = writable && tail.damage.is_none();
+        let index =
+            recovery::open_index(&io, &dir, &segments, id, &tail, can_index, settings.index_flush_bytes)?;
+        let published = Published {
+            frames: tail.frames,
+            size: tail.size,
+            last_time: state.as_ref().map_or_else(Time::default, |s| s.last_time),
+            state: state.clone().map(Arc::new),
+        };
+        let log = Arc::new(Self {
+            name,
+            dir,
+            io,
+            settings,
+            id,
+            segments,
+            index: RwLock::new(Arc::new(index)),
+            published: RwLock::new(published),
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            waiters: Mutex::default(),
+            exists: AtomicBool::new(meta.is_some()),
+            copy: AtomicBool::new(meta.is_some_and(|meta| meta.copy)),
+            read_only: problem,
+            findings: Mutex::new(findings),
+            thread: Mutex::default(),
+        });
+        if let (None, Some(state)) = (&log.read_only, state) {
+            let writer = Writer::new(log.clone(), state, tail.segment, tail.offset)?;
+            let thread = std::thread::Builder::new().name(format!("precedent-{}", log.name));
+            *lock(&log.thread) = Some(thread.spawn(move || writer.run())?);
+        }
+        Ok(log)
+    }
+
+    pub(crate) fn published(&self) -> Published {
+        self.published.read().unwrap_or_else(|p| p.into_inner()).clone()
+    }
+
+    pub(crate) fn index(&self) -> Arc<Index> {
+        self.index.read().unwrap_or_else(|p| p.into_inner()).clone()
+    }
+
+    /// Hands something to the writer.
+    pub(crate) fn submit(&self, job: Job) -> Result<()> {
+        if let Some(error) = &self.read_only {
+            return Err(error.clone());
+        }
+        let mut queue = lock(&self.queue);
+        if let Some(error) = &queue.stopped {
+            return Err(stopped(error));
+        }
+        if queue.closing {
+            return Err(closed());
+        }
+        queue.jobs.push_back(job);
+        drop(queue);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// Everything that waits for the writer; blocks until there is something. `None` once the log is closed.
+    pub(crate) fn take_jobs(&self) -> Option<VecDeque<Job>> {
+        let mut queue = lock(&self.queue);
+        while queue.jobs.is_empty() {
+            if queue.closing {
+                return None;
+            }
+            queue = self.wake.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        Some(std::mem::take(&mut queue.jobs))
+    }
+
+    /// Stops the log after a failure that cannot be settled: every waiter is told, and everybody from now on.
+    pub(crate) fn stop(&self, error: &Error) {
+        let jobs = {
+            let mut queue = lock(&self.queue);
+            queue.stopped.get_or_insert_with(|| error.clone());
+            std::mem::take(&mut queue.jobs)
+        };
+        for job in jobs {
+            job.fail(stopped(error));
+        }
+        lock(&self.waiters).clear();
+    }
+
+    /// Lets readers see what is durable now.
+    pub(crate) fn publish(&self, state: Arc<LogState>) {
+        *self.published.write().unwrap_or_else(|p| p.into_inner()) = Published {
+            frames: state.next_sequence,
+            size: state.size(),
+            last_time: state.last_time,
+            state: Some(state),
+        };
+        for waiter in lock(&self.waiters).drain(..) {
+            let _ = waiter.send(());
+        }
+    }
+
+    /// Whether there is such a log: `main` is there from the beginning.
+    pub(crate) fn check_exists(&self) -> Result<()> {
+        if self.exists.load(Ordering::Acquire) || self.name.as_str() == LogName::MAIN {
+            return Ok(());
+        }
+        Err(precedent_core::memory::no_log(&self.name))
+    }
+
+    /// The end of the log.
+    pub(crate) fn head(&self) -> Result<Head> {
+        self.check_open()?;
+        self.check_exists()?;
+        let published = self.published();
+        let Some(state) = &published.state else {
+            return Err(self
+                .read_only
+                .clone()
+                .unwrap_or_else(|| Error::damaged("the end of the log is damaged")));
+        };
+        Ok(Head {
+            log: self.exists.load(Ordering::Acquire).then_some(self.id),
+            size: published.size,
+            root: state.tree.root(),
+            frames: published.frames,
+            recorded: (published.size > 0).then_some(published.last_time),
+        })
+    }
+
+    /// Whether the log has been closed or stopped. Reads of what is durable go on after a failed write.
+    fn check_open(&self) -> Result<()> {
+        if lock(&self.queue).closing { Err(closed()) } else { Ok(()) }
+    }
+
+    /// Told when the log has grown beyond what is published now, or is closed (then the sender is dropped).
+    pub(crate) fn waiter(&self) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        let mut waiters = lock(&self.waiters);
+        waiters.retain(|w| !w.is_canceled());
+        if !lock(&self.queue).closing {
+            waiters.push(tell);
+        }
+        told
+    }
+
+    /// In a handle beside a writer: looks what the writer has published since. Answers whether it grew.
+    pub(crate) fn refresh(&self) -> Result<bool> {
+        if self.settings.writes() {
+            return Ok(false);
+        }
+        let Some(mark) = Mark::read(&*self.io, &self.dir.join(PUBLISHED_FILE), self.id) else {
+            return Ok(false);
+        };
+        let mut published = self.published.write().unwrap_or_else(|p| p.into_inner());
+        if mark.frames <= published.frames {
+            return Ok(false);
+        }
+        let numbers = Segments::list(&*self.io, &self.dir)?;
+        let (segment, offset) = self.segments.active_end();
+        let tail = recovery::extend(&self.segments, &numbers, self.id, segment, offset, mark.frames)?;
+        if tail.frames < mark.frames {
+            // The writer has published what this process cannot see yet: it will be there next time.
+            return Ok(false);
+        }
+        let index = self.index();
+        recovery::index_frames(&index, &self.segments, tail.frames, tail.size, |_| {})?;
+        if index.active_log_bytes() > 4 * self.settings.index_flush_bytes {
+            // The writer has made runs of most of it meanwhile.
+            let again = recovery::open_index(
+                &self.io,
+                &self.dir,
+                &self.segments,
+                self.id,
+                &tail,
+                false,
+                self.settings.index_flush_bytes,
+            )?;
+            *self.index.write().unwrap_or_else(|p| p.into_inner()) = Arc::new(again);
+        }
+        let state = recovery::load_state(&self.segments, self.id, &tail)?;
+        *published = Published {
+            frames: tail.frames,
+            size: tail.size,
+            last_time: state.last_time,
+            state: Some(Arc::new(state)),
+        };
+        Ok(true)
+    }
+
+    /// Runs a question to the index; a run that fails its check is let go, and the question asked again.
+    pub(crate) fn ask<T>(&self, mut question: impl FnMut(&Index) -> Result<T, BadRun>) -> T {
+        loop {
+            let index = self.index();
+            match question(&index) {
+                Ok(answer) => return answer,
+                Err(bad) => index.drop_run(&bad),
+            }
+        }
+    }
+
+    /// A page of events.
+    pub(crate) fn read(&self, read: &Read) -> Result<Page> {
+        self.check_open()?;
+        self.check_exists()?;
+        let size = self.published().size;
+        read.check(&self.settings.limits, size)?;
+        if let Some(position) = read.at_least
+            && position.0 >= size
+        {
+            return Err(beyond(position, size));
+        }
+        let mut low = read.after.map_or(0, |after| after.0 + 1);
+        let mut high = read.before.map_or(size, |before| before.0.min(size));
+        if read.by == TimeField::Recorded {
+            if let Some(since) = read.since {
+                low = low.max(self.first_recorded_at(since, size));
+            }
+            if let Some(until) = read.until {
+                high = high.min(self.first_recorded_at(until, size));
+            }
+        }
+        let mut page = PageBuilder {
+            page: Page { events: Vec::new(), damaged: Vec::new(), next: None, size },
+            events_max: read.limit.unwrap_or(usize::MAX).min(PAGE_EVENTS),
+            bytes: 0,
+            examined: 0,
+        };
+        let forward = read.direction == Direction::Forward;
+        let mut at = if forward { Some(low) } else { high.checked_sub(1) };
+        let mut cursor = self.ask(|index| index.query(&read.query));
+        let mut events = FrameReader::new(&self.segments, cursor.is_none() && forward);
+        while let Some(from) = at.filter(|at| (low..high).contains(at)) {
+            let candidate = match &mut cursor {
+                None => Some(from),
+                Some(cursor) => match cursor.seek(from, read.direction) {
+                    Ok(candidate) => candidate,
+                    Err(bad) => {
+                        self.index().drop_run(&bad);
+                        *cursor = self
+                            .ask(|index| index.query(&read.query))
+                            .unwrap_or(Cursor::All { first: 0, end: size });
+                        continue;
+                    }
+                },
+            };
+            let Some(position) = candidate.filter(|c| (low..high).contains(c)) else { break };
+            at = if forward { Some(position + 1) } else { position.checked_sub(1) };
+            page.examine(&mut events, Position(position), read);
+            if page.is_full() {
+                page.page.next = at.filter(|at| (low..high).contains(at)).map(|_| Position(position));
+                break;
+            }
+        }
+        Ok(page.page)
+    }
+
+    /// The position of the first event recorded at `time` or later. Recorded times never go backwards.
+    fn first_recorded_at(&self, time: Time, size: u64) -> u64 {
+        let mut events = FrameReader::new(&self.segments, false);
+        let (mut low, mut high) = (0, size);
+        while low < high {
+            let middle = low + (high - low) / 2;
+            // An event that cannot be read is taken for one within the bounds: it is named when it is read.
+            let before = (middle..high.min(middle + 64)).find_map(|at| {
+                let recorded = events.event(Position(at)).and_then(|stored| stored.decode()).ok()?;
+                Some((at, recorded.recorded < time))
+            });
+            match before {
+                Some((at, true)) => low = at + 1,
+                Some((_, false)) | None => high = middle,
+            }
+        }
+        low
+    }
+
+    /// Whole frames from this sequence number on.
+    pub(crate) fn frames(&self, from: u64, bytes_max: usize) -> Result<Vec<Frame>> {
+        self.check_open()?;
+        self.check_exists()?;
+        let end = self.published().frames;
+        let mut reader = FrameReader::new(&self.segments, true);
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        for sequence in from..end {
+            if bytes >= bytes_max.max(1) {
+                break;
+            }
+            let place = self.segments.frame_number(sequence)?.filter(|place| place.sequence == sequence);
+            let read = place
+                .ok_or_else(|| Error::damaged(format!("frame {sequence} cannot be read")))
+                .and_then(|place| reader.frame(place).map_err(|e| e.context(format!("frame {sequence}"))));
+            match read {
+                Ok(frame) => {
+                    bytes += frame.bytes().len();
+                    frames.push(frame);
+                }
+                Err(error) if frames.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(frames)
+    }
+
+    /// How large the log is, and what is to be said about it.
+    pub(crate) fn examine(&self) -> Result<(Usage, Vec<Finding>)> {
+        self.check_exists()?;
+        let mut findings = lock(&self.findings).clone();
+        if let Some(error) = &lock(&self.queue).stopped {
+            let message = format!("log '{}' has stopped: {error}", self.name);
+            findings.push(Finding { code: "stopped", severity: Severity::Error, message });
+        }
+        let index = self.index();
+        let gaps: u64 = index.gaps().iter().map(|gap| gap.end_position - gap.first_position).sum();
+        if gaps > 0 {
+            let message = format!("{gaps} events have no index: queries read each of them");
+            findings.push(Finding { code: "index_incomplete", severity: Severity::Warning, message });
+        }
+        let published = self.published();
+        let mut usage = Usage { events: published.size, index_bytes: index.bytes(), ..Usage::default() };
+        let mut reader = FrameReader::new(&self.segments, false);
+        let mut sequence = 0;
+        while let Some(place) =
+            self.segments.frame_number(sequence)?.filter(|p| p.sequence < published.frames)
+        {
+            usage.log_bytes += place.end - place.offset;
+            match reader.data_bytes(place) {
+                Ok(bytes) => usage.data_bytes += bytes,
+                Err(error) => findings.push(Finding {
+                    code: "damaged",
+                    severity: Severity::Error,
+                    message: format!("frame {}: {error}", place.sequence),
+                }),
+            }
+            sequence = place.sequence + 1;
+        }
+        Ok((usage, findings))
+    }
+
+    /// Finishes what is queued and ends the writer.
+    pub(crate) fn close(&self) {
+        {
+            let mut queue = lock(&self.queue);
+            queue.closing = true;
+        }
+        self.wake.notify_all();
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread
+            && thread.thread().id() != std::thread::current().id()
+        {
+            let _ = thread.join();
+        }
+        lock(&self.waiters).clear();
+    }
+}
+
+impl Job {
+    pub(crate) fn fail(self, error: Error) {
+        match self {
+            Self::Append(_, answer) => {
+                let _ = answer.send(Err(error));
+            }
+            Self::PutFrames(_, answer) | Self::Promote(answer) => {
+                let _ = answer.send(Err(error));
+            }
+        }
+    }
+}
+
+struct PageBuilder {
+    page: Page,
+    events_max: usize,
+    bytes: usize,
+    examined: usize,
+}
+
+impl PageBuilder {
+    fn examine(&mut self, events: &mut FrameReader<'_>, position: Position, read: &Read) {
+        let stored = match events.event(position) {
+            Ok(stored) => stored,
+            Err(error) => return self.page.damaged.push(Damage { position, error }),
+        };
+        let bytes = stored.entry.len() + stored.parts.len();
+        self.examined += bytes;
+        match stored.decode() {
+            Ok(recorded) if recorded.position != position => {
+                let error = Error::damaged(format!(
+                    "position {position}: the entry there says {}",
+                    recorded.position
+                ));
+                self.page.damaged.push(Damage { position, error });
+            }
+            Ok(recorded) if read.wants(&recorded) => {
+                self.bytes += bytes;
+                self.page.events.push(recorded);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = Error::damaged(format!("position {position}: {error}"));
+                self.page.damaged.push(Damage { position, error });
+            }
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.page.events.len() >= self.events_max
+            || self.page.damaged.len() >= PAGE_EVENTS
+            || self.bytes >= PAGE_BYTES
+            || self.examined >= PAGE_EXAMINED_BYTES
+    }
+}
+
+/// The error of everything after a failure that could not be settled.
+pub(crate) fn stopped(error: &Error) -> Error {
+    Error::new(ErrorKind::Stopped, format!("the store stopped after a failure, open it again: {error}"))
+}
+
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Stopped, "the store has been closed")
+}
+
+/// Whether some process has the store's lock.
+pub(crate) fn writer_is_alive(io: &dyn Io, settings: &Settings) -> bool {
+    matches!(io.lock(&settings.lock_path, LockKind::Shared), Ok(None))
+}
+
+/// A random id for a handle.
+pub(crate) fn writer_id() -> FrameId {
+    FrameId::random()
+}
