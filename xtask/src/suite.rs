@@ -1,0 +1,98 @@
+//! What `check` and `test` consist of.
+
+use std::fs;
+
+use crate::output::{Tests, run, run_tests};
+use crate::steps::{self, Outcome, Step};
+use crate::workspace::Workspace;
+use crate::{licences, readme, tidy};
+
+const FORMAT: Step = Step { name: "format", run: format };
+const TIDY: Step = Step { name: "tidy", run: tidy::look };
+const LICENCES: Step = Step { name: "licences", run: licences::look };
+const CLIPPY: Step = Step { name: "clippy", run: clippy };
+
+/// The quick part.
+const CHECK: &[Step] = &[FORMAT, TIDY, LICENCES, CLIPPY];
+
+/// Everything, what fails fastest first.
+pub(crate) const TEST: &[Step] = &[
+    FORMAT,
+    TIDY,
+    LICENCES,
+    CLIPPY,
+    Step { name: "tests", run: tests },
+    Step { name: "doctests", run: doctests },
+    Step { name: "docs", run: docs },
+    Step { name: "readme", run: readme::check },
+];
+
+/// `cargo xtask check`.
+pub(crate) fn check(workspace: &Workspace) -> bool {
+    steps::run(workspace, CHECK, |_| {})
+}
+
+/// `cargo xtask test`.
+pub(crate) fn test(workspace: &Workspace) -> bool {
+    // The README shows this summary; `cargo xtask readme` takes it from here, since a run cannot hold itself.
+    steps::run(workspace, TEST, |summary| {
+        // Not being able to keep it only means that the README keeps the one it has.
+        if let Ok(kept) = readme::kept_summary(workspace) {
+            let _ = kept.parent().map(fs::create_dir_all);
+            let _ = fs::write(kept, summary);
+        }
+    })
+}
+
+fn has(workspace: &Workspace, tool: &str) -> bool {
+    workspace.cargo(&[tool, "--version"]).output().is_ok_and(|out| out.status.success())
+}
+
+fn format(workspace: &Workspace) -> Outcome {
+    if !has(workspace, "fmt") {
+        return Outcome::Skipped("rustfmt is not installed: rustup component add rustfmt".into());
+    }
+    // The fuzz targets are a workspace of their own.
+    let ours = run(&mut workspace.cargo(&["fmt", "--all", "--check"]));
+    let fuzz = run(&mut workspace.cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]));
+    ours.and(fuzz).map(|()| String::new()).into()
+}
+
+fn clippy(workspace: &Workspace) -> Outcome {
+    if !has(workspace, "clippy") {
+        return Outcome::Skipped("clippy is not installed: rustup component add clippy".into());
+    }
+    let args =
+        ["clippy", "--workspace", "--all-targets", "--all-features", "--quiet", "--", "-D", "warnings"];
+    run(&mut workspace.cargo(&args)).map(|()| String::new()).into()
+}
+
+fn tests(workspace: &Workspace) -> Outcome {
+    // nextest runs tests of all crates side by side; without it the same tests take longer.
+    let mut command = match has(workspace, "nextest") {
+        true => workspace.cargo(&["nextest", "run", "--no-fail-fast"]),
+        false => workspace.cargo(&["test", "--all-targets", "--no-fail-fast"]),
+    };
+    command.args(["--workspace", "--all-features"]);
+    run_tests(&mut command).and_then(some).into()
+}
+
+fn doctests(workspace: &Workspace) -> Outcome {
+    let mut command = workspace.cargo(&["test", "--doc", "--workspace", "--all-features", "--no-fail-fast"]);
+    run_tests(&mut command).and_then(some).into()
+}
+
+/// No tests at all is not a success: something was spelled wrong.
+fn some(tests: Tests) -> Result<String, String> {
+    match tests.passed {
+        0 => Err("not one test ran".into()),
+        _ => Ok(tests.words()),
+    }
+}
+
+fn docs(workspace: &Workspace) -> Outcome {
+    let mut command =
+        workspace.cargo(&["doc", "--workspace", "--lib", "--no-deps", "--all-features", "--quiet"]);
+    command.env("RUSTDOCFLAGS", "-D warnings");
+    run(&mut command).map(|()| String::new()).into()
+}
