@@ -28,6 +28,8 @@
 //! before its sync; whatever is derived is checked before it is believed, and can be deleted.
 
 #[cfg(test)]
+mod conformance_tests;
+#[cfg(test)]
 mod crash_tests;
 mod index;
 mod io;
@@ -50,7 +52,7 @@ use futures_channel::oneshot;
 use futures_util::future::{BoxFuture, FutureExt};
 use precedent_core::frame::Frame;
 use precedent_core::memory::Clock;
-use precedent_core::sequencer::Prepared;
+use precedent_core::sequencer::{LogState, Prepared};
 use precedent_core::store::{Finding, Progress, Usage, beyond};
 use precedent_core::verify::{Expect, Report};
 use precedent_core::{
@@ -116,11 +118,29 @@ pub(crate) struct Settings {
     pub(crate) background: bool,
     pub(crate) limits: Limits,
     pub(crate) lock_path: PathBuf,
+    /// Why nothing is written any more, after a failure that could not be settled.
+    pub(crate) stopped: Mutex<Option<Error>>,
 }
 
 impl Settings {
     pub(crate) fn writes(&self) -> bool {
         self.access == Access::ReadWrite
+    }
+
+    /// Stops the whole handle: every log and the registers.
+    pub(crate) fn stop(&self, error: &Error) {
+        self.stopped.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert_with(|| error.clone());
+    }
+
+    /// The error of everything after such a failure.
+    pub(crate) fn check_stopped(&self) -> Result<()> {
+        match &*self.stopped.lock().unwrap_or_else(|p| p.into_inner()) {
+            Some(error) => Err(Error::new(
+                ErrorKind::Stopped,
+                format!("the store stopped after a failure, open it again: {error}"),
+            )),
+            None => Ok(()),
+        }
     }
 }
 
@@ -225,12 +245,14 @@ impl EmbeddedStore {
             background: options.background,
             limits: Limits::new(Durability::Device),
             lock_path,
+            stopped: Mutex::default(),
         };
+        let settings = Arc::new(settings);
         let store = Self {
-            registers: Registers::new(io.clone(), path.join("registers")),
+            registers: Registers::new(io.clone(), path.join("registers"), settings.clone()),
             io,
             path: path.to_owned(),
-            settings: Arc::new(settings),
+            settings,
             logs: Mutex::default(),
             lock: Mutex::new(lock),
             closed: false.into(),
@@ -317,7 +339,12 @@ impl EmbeddedStore {
                 return Ok(());
             }
             if self.settings.writes() && until.is_none() {
-                told.await.map_err(|_| closed())?;
+                // Whoever ends the wait without news has closed the log, or put a copy in its place.
+                if told.await.is_err() {
+                    drop(self.logs_locked()?);
+                    self.settings.check_stopped()?;
+                    return Ok(());
+                }
                 continue;
             }
             if until.is_some_and(|until| Instant::now() >= until) {
@@ -552,7 +579,7 @@ impl Store for EmbeddedStore {
                 let message = format!("{} is open for reading only", self.path.display());
                 return Err(Error::new(ErrorKind::ReadOnly, message));
             }
-            self.registers.set(name, expected, value, &self.settings.limits)
+            self.registers.set(name, expected, value)
         }
         .boxed()
     }
@@ -574,6 +601,9 @@ impl EmbeddedStore {
         if log.exists.load(std::sync::atomic::Ordering::Acquire) || !self.settings.writes() {
             return Ok(log);
         }
+        // A frame that is refused makes no log.
+        first.check()?;
+        LogState::empty(first.chained().log).after(first)?;
         log.close();
         let dir = self.log_dir(name);
         self.io.create_dir_all(&dir)?;

@@ -62,7 +62,6 @@ pub(crate) enum Job {
 struct Queue {
     jobs: VecDeque<Job>,
     closing: bool,
-    stopped: Option<Error>,
 }
 
 /// One log.
@@ -215,10 +214,8 @@ impl Log {
         if let Some(error) = &self.read_only {
             return Err(error.clone());
         }
+        self.settings.check_stopped()?;
         let mut queue = lock(&self.queue);
-        if let Some(error) = &queue.stopped {
-            return Err(stopped(error));
-        }
         if queue.closing {
             return Err(closed());
         }
@@ -240,16 +237,9 @@ impl Log {
         Some(std::mem::take(&mut queue.jobs))
     }
 
-    /// Stops the log after a failure that cannot be settled: every waiter is told, and everybody from now on.
+    /// Stops the handle after a failure that cannot be settled: every waiter is told, and everybody from now on.
     pub(crate) fn stop(&self, error: &Error) {
-        let jobs = {
-            let mut queue = lock(&self.queue);
-            queue.stopped.get_or_insert_with(|| error.clone());
-            std::mem::take(&mut queue.jobs)
-        };
-        for job in jobs {
-            job.fail(stopped(error));
-        }
+        self.settings.stop(error);
         lock(&self.waiters).clear();
     }
 
@@ -472,9 +462,8 @@ impl Log {
     pub(crate) fn examine(&self) -> Result<(Usage, Vec<Finding>)> {
         self.check_exists()?;
         let mut findings = lock(&self.findings).clone();
-        if let Some(error) = &lock(&self.queue).stopped {
-            let message = format!("log '{}' has stopped: {error}", self.name);
-            findings.push(Finding { code: "stopped", severity: Severity::Error, message });
+        if let Err(error) = self.settings.check_stopped() {
+            findings.push(Finding { code: "stopped", severity: Severity::Error, message: error.to_string() });
         }
         let index = self.index();
         let gaps: u64 = index.gaps().iter().map(|gap| gap.end_position - gap.first_position).sum();
@@ -520,19 +509,6 @@ impl Log {
     }
 }
 
-impl Job {
-    pub(crate) fn fail(self, error: Error) {
-        match self {
-            Self::Append(_, answer) => {
-                let _ = answer.send(Err(error));
-            }
-            Self::PutFrames(_, answer) | Self::Promote(answer) => {
-                let _ = answer.send(Err(error));
-            }
-        }
-    }
-}
-
 struct PageBuilder {
     page: Page,
     events_max: usize,
@@ -574,11 +550,6 @@ impl PageBuilder {
             || self.bytes >= PAGE_BYTES
             || self.examined >= PAGE_EXAMINED_BYTES
     }
-}
-
-/// The error of everything after a failure that could not be settled.
-pub(crate) fn stopped(error: &Error) -> Error {
-    Error::new(ErrorKind::Stopped, format!("the store stopped after a failure, open it again: {error}"))
 }
 
 pub(crate) fn closed() -> Error {

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use precedent_core::memory::next_revision;
-use precedent_core::{Error, ExpectedRegister, Limits, Register, RegisterName, Result};
+use precedent_core::{Error, ExpectedRegister, Register, RegisterName, Result};
 
+use crate::Settings;
 use crate::io::{Io, read_file, replace_file};
 
 const MAGIC: &[u8; 4] = b"PRR1";
@@ -16,15 +17,14 @@ const HEADER_BYTES: usize = 4 + 8;
 pub(crate) struct Registers {
     io: Arc<dyn Io>,
     dir: PathBuf,
-    /// One compare-and-swap at a time: the store's lock keeps other processes out. Holds why there will be no
-    /// more: after a failure that may have replaced a file without making that durable, what can be read here
-    /// may be gone after a crash. Opening the store again settles it.
-    stopped: Mutex<Option<Error>>,
+    /// One compare-and-swap at a time: the store's lock keeps other processes out.
+    swapping: Mutex<()>,
+    settings: Arc<Settings>,
 }
 
 impl Registers {
-    pub(crate) fn new(io: Arc<dyn Io>, dir: PathBuf) -> Self {
-        Self { io, dir, stopped: Mutex::default() }
+    pub(crate) fn new(io: Arc<dyn Io>, dir: PathBuf, settings: Arc<Settings>) -> Self {
+        Self { io, dir, swapping: Mutex::new(()), settings }
     }
 
     /// Makes what a writer that died has replaced durable, before anybody is told of it.
@@ -32,12 +32,9 @@ impl Registers {
         Ok(self.io.sync_dir(&self.dir)?)
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Option<Error>>> {
-        let guard = self.stopped.lock().unwrap_or_else(|p| p.into_inner());
-        match &*guard {
-            Some(error) => Err(crate::log::stopped(error)),
-            None => Ok(guard),
-        }
+    fn lock(&self) -> Result<MutexGuard<'_, ()>> {
+        self.settings.check_stopped()?;
+        Ok(self.swapping.lock().unwrap_or_else(|p| p.into_inner()))
     }
 
     /// `/` cannot stand in a file name, and `~` not in a register's.
@@ -75,10 +72,10 @@ impl Registers {
         name: &RegisterName,
         expected: ExpectedRegister,
         value: Bytes,
-        limits: &Limits,
     ) -> Result<Register> {
-        let mut stopped = self.lock()?;
-        let revision = next_revision(name, self.read(name)?.as_ref(), expected, &value, limits)?;
+        let _swapping = self.lock()?;
+        let revision =
+            next_revision(name, self.read(name)?.as_ref(), expected, &value, &self.settings.limits)?;
         let mut bytes = Vec::with_capacity(HEADER_BYTES + value.len() + 4);
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&revision.to_le_bytes());
@@ -91,8 +88,9 @@ impl Registers {
             if self.read(name).is_ok_and(|now| now.map_or(0, |r| r.revision) + 1 == revision) {
                 return Err(error);
             }
+            // What can be read here now may be gone after a crash; opening the store again settles it.
             let error = error.maybe_written();
-            *stopped = Some(error.clone());
+            self.settings.stop(&error);
             return Err(error);
         }
         Ok(Register { value, revision })

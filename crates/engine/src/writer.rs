@@ -61,7 +61,6 @@ pub(crate) struct Writer {
     tips: HashMap<String, StreamTip>,
     zeros: Vec<u8>,
     background: Option<Background>,
-    stopped: bool,
 }
 
 /// The thread that writes and merges index runs.
@@ -97,7 +96,6 @@ impl Writer {
             tips: HashMap::new(),
             zeros: Vec::new(),
             background,
-            stopped: false,
         };
         Ok(writer)
     }
@@ -146,10 +144,7 @@ impl Writer {
         if self.log.copy.load(Ordering::Acquire) {
             return Err(is_copy(&self.log.name));
         }
-        if self.stopped {
-            return Err(crate::log::stopped(&Error::new(ErrorKind::Io, "a write failed")));
-        }
-        Ok(())
+        self.log.settings.check_stopped()
     }
 
     /// Makes one frame of as many appends as fit, and answers them all once it is durable.
@@ -302,8 +297,7 @@ impl Writer {
         self.stop(error)
     }
 
-    fn stop(&mut self, error: Error) -> Error {
-        self.stopped = true;
+    fn stop(&self, error: Error) -> Error {
         let error = error.maybe_written();
         self.log.stop(&error);
         error
@@ -422,9 +416,7 @@ impl Writer {
                 false => Err(forked(&self.state, frame)),
             };
         }
-        if self.stopped {
-            return self.can_append();
-        }
+        self.log.settings.check_stopped()?;
         if !self.log.copy.load(Ordering::Acquire) {
             return Err(Error::new(
                 ErrorKind::ReadOnly,
@@ -434,20 +426,15 @@ impl Writer {
                 ),
             ));
         }
+        frame.check()?;
         let state = self.state.after(frame)?;
-        let decoded = (0..frame.len())
-            .map(|index| {
-                let stored = frame.event(index)?;
-                Ok((stored.decode()?, stored))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for (_, stored) in &decoded {
-            stored.check_commitments(&precedent_core::entry::Entry::decode(&stored.entry)?)?;
-        }
+        let events = (0..frame.len())
+            .map(|index| frame.event(index)?.decode())
+            .collect::<Result<Vec<RecordedEvent>>>()?;
         let edge = self.wants_edge().then_some(&state.tree);
         let bytes = frame.reencode(edge)?;
         let padded_len = self.write_frame(frame.chained(), bytes)?;
-        let indexed = decoded.iter().map(|(recorded, _)| (recorded.position, &recorded.event));
+        let indexed = events.iter().map(|recorded| (recorded.position, &recorded.event));
         self.log.index().add_frame(sequence, padded_len, state.size(), indexed);
         self.publish(state);
         Ok(())
@@ -466,7 +453,7 @@ impl Writer {
             drop(background.wake);
             let _ = background.thread.join();
         }
-        if self.stopped || !self.log.exists.load(Ordering::Acquire) {
+        if self.log.settings.check_stopped().is_err() || !self.log.exists.load(Ordering::Acquire) {
             return;
         }
         let index = self.log.index();

@@ -66,6 +66,7 @@ struct Disk {
     operations: u64,
     plan: Option<(u64, Fault)>,
     fail_next: Option<io::ErrorKind>,
+    fail_next_sync: Option<io::ErrorKind>,
     crashed: bool,
     syncs: u64,
     /// Bytes all files together may have.
@@ -192,6 +193,11 @@ impl FaultyIo {
     /// The next operation fails.
     pub(crate) fn fail_next(&self, kind: io::ErrorKind) {
         self.disk().fail_next = Some(kind);
+    }
+
+    /// The next sync of a file fails.
+    pub(crate) fn fail_next_sync(&self, kind: io::ErrorKind) {
+        self.disk().fail_next_sync = Some(kind);
     }
 
     /// How much all files together may hold; `None` for no bound.
@@ -441,6 +447,7 @@ impl IoFile for FaultyFile {
         let mut disk = self.disk();
         disk.syncs += 1;
         let fault = disk.operation()?;
+        let fault = disk.fail_next_sync.take().map(Fault::Error).or(fault);
         let inode = &mut disk.inodes[self.inode];
         match fault {
             Some(Fault::Crash) => Err(died()),
