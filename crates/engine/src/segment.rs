@@ -496,7 +496,7 @@ struct Current {
 /// A read ahead of a sequential scan.
 const CHUNK_BYTES: usize = 1 << 20;
 /// A frame up to this size is read whole even if one event is wanted.
-const SMALL_FRAME_BYTES: u64 = 32 << 10;
+const SMALL_FRAME_BYTES: usize = 32 << 10;
 
 impl<'a> FrameReader<'a> {
     pub(crate) fn new(segments: &'a Segments, sequential: bool) -> Self {
@@ -583,22 +583,24 @@ impl<'a> FrameReader<'a> {
             let at = (offset - start) as usize;
             return Ok(chunk.slice(at..at + len));
         }
-        let frame_rest = place.end.saturating_sub(offset);
-        let wanted = if self.sequential {
-            len.max(CHUNK_BYTES)
-        } else if place.end - place.offset <= SMALL_FRAME_BYTES {
-            len.max(frame_rest as usize)
+        let frame_len = (place.end - place.offset) as usize;
+        // Entries and parts lie apart: where the whole frame will be wanted it is read from its start.
+        let (start, wanted) = if self.sequential {
+            (place.offset, frame_len.max(CHUNK_BYTES))
+        } else if frame_len <= SMALL_FRAME_BYTES {
+            (place.offset, frame_len)
         } else {
-            len
+            (offset, len)
         };
-        let mut buffer = vec![0; wanted];
-        let n = read_full(&*self.segments.file(place.segment)?, &mut buffer, offset)?;
-        if n < len {
-            return Err(Error::damaged(format!("the file ends {} bytes into the {len} of this frame", n)));
+        let at = (offset - start) as usize;
+        let mut buffer = vec![0; wanted.max(at + len)];
+        let n = read_full(&*self.segments.file(place.segment)?, &mut buffer, start)?;
+        if n < at + len {
+            return Err(Error::damaged(format!("the file ends {} bytes into this frame", start + n as u64 - place.offset)));
         }
         buffer.truncate(n);
         let chunk = Bytes::from(buffer);
-        self.chunk = Some((place.segment, offset, chunk.clone()));
-        Ok(chunk.slice(..len))
+        self.chunk = Some((place.segment, start, chunk.clone()));
+        Ok(chunk.slice(at..at + len))
     }
 }
