@@ -13,7 +13,8 @@
 //!
 //! **What the log added** goes out as the attributes `position`, `version`, `recordedtime`, `leafhash` and
 //! `precedentlog`, the log's id. Reading drops them again where `precedentlog` stands. A producer's own
-//! attribute of such a name goes out with `producer` in front, and loses it again on the way in.
+//! attribute of such a name, or of the name `stream`, goes out with `producer` in front, and loses it again on
+//! the way in.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -43,6 +44,9 @@ pub const LOG_ATTRIBUTES: [&str; 5] = ["position", "version", "recordedtime", "l
 
 /// The attribute that says an event was written out by a log: its id.
 const LOG_MARK: &str = "precedentlog";
+
+/// What the native shape calls `subject`: an attribute of that name cannot stand beside it.
+const STREAM: &str = "stream";
 
 /// What is put in front of a producer's attribute that has the name of one of ours.
 const ESCAPE: &str = "producer";
@@ -77,7 +81,7 @@ fn escaped(name: &str, outward: bool) -> Cow<'_, str> {
     while let Some(rest) = bare.strip_prefix(ESCAPE) {
         bare = rest;
     }
-    match (LOG_ATTRIBUTES.contains(&bare), outward) {
+    match (bare == STREAM || LOG_ATTRIBUTES.contains(&bare), outward) {
         (true, true) => Cow::Owned(format!("{ESCAPE}{name}")),
         (true, false) => Cow::Borrowed(name.strip_prefix(ESCAPE).unwrap_or(name)),
         (false, _) => Cow::Borrowed(name),
@@ -269,6 +273,39 @@ fn attribute_of(name: &str, text: &str) -> Result<AttributeValue> {
 pub fn write_event(recorded: &RecordedEvent, shape: Shape, out: &mut Vec<u8>) {
     let mut object = ObjectWriter::new(out);
     let event = &recorded.event;
+    write_attributes(event, shape, true, &mut object);
+    let number = |object: &mut ObjectWriter<'_>, name, number: u64| match shape {
+        Shape::CloudEvents => object.text(name, &number.to_string()),
+        Shape::Native => object.raw(name, number.to_string().as_bytes()),
+    };
+    number(&mut object, "position", recorded.position.0);
+    if let Some(version) = recorded.version {
+        number(&mut object, "version", version.0);
+    }
+    object.text("recordedtime", &recorded.recorded.to_string());
+    object.text("leafhash", &recorded.leaf().to_string());
+    object.text(LOG_MARK, &recorded.log.to_string());
+    write_data(event, &mut object);
+    object.finish();
+}
+
+/// Writes an event that no log has recorded yet, as one line of JSON. Reading it gives the same event.
+pub fn write_new_event(event: &Event, shape: Shape, out: &mut Vec<u8>) {
+    let mut object = ObjectWriter::new(out);
+    // A producer's own `precedentlog` would be taken for a log's, and its `stream` for ours: then the names
+    // are escaped, and a mark says so.
+    let taken = |name: &str| event.attributes().contains_key(name);
+    let marked = taken(LOG_MARK) || (shape == Shape::Native && taken(STREAM));
+    write_attributes(event, shape, marked, &mut object);
+    if marked {
+        object.text(LOG_MARK, "");
+    }
+    write_data(event, &mut object);
+    object.finish();
+}
+
+/// Writes what the producer sent, without the data; `marked` says that a mark of a log follows.
+fn write_attributes(event: &Event, shape: Shape, marked: bool, object: &mut ObjectWriter<'_>) {
     if shape == Shape::CloudEvents {
         object.text("specversion", "1.0");
     }
@@ -296,30 +333,21 @@ pub fn write_event(recorded: &RecordedEvent, shape: Shape, out: &mut Vec<u8>) {
         }
     }
     for (name, value) in event.attributes() {
-        let name = escaped(name, true);
+        let name = if marked { escaped(name, true) } else { Cow::Borrowed(name.as_str()) };
         match value {
             AttributeValue::String(text) => object.text(&name, text),
             other => object.raw(&name, other.to_string().as_bytes()),
         }
     }
-    let number = |object: &mut ObjectWriter<'_>, name, number: u64| match shape {
-        Shape::CloudEvents => object.text(name, &number.to_string()),
-        Shape::Native => object.raw(name, number.to_string().as_bytes()),
-    };
-    number(&mut object, "position", recorded.position.0);
-    if let Some(version) = recorded.version {
-        number(&mut object, "version", version.0);
-    }
-    object.text("recordedtime", &recorded.recorded.to_string());
-    object.text("leafhash", &recorded.leaf().to_string());
-    object.text(LOG_MARK, &recorded.log.to_string());
+}
+
+fn write_data(event: &Event, object: &mut ObjectWriter<'_>) {
     if let Some(data) = event.data() {
         match event.has_json_content_type() && is_one_line_of_json(data) {
             true => object.raw("data", data),
             false => object.text("data_base64", &STANDARD.encode(data)),
         }
     }
-    object.finish();
 }
 
 /// Whether the data can stand in a line of JSON exactly as it is.
@@ -388,7 +416,10 @@ mod tests {
         let mut out = Vec::new();
         write_event(&recorded(event.clone()), shape, &mut out);
         assert!(!out.contains(&b'\n'));
-        serde_json::from_slice::<serde_json::Value>(&out).expect("what we write is JSON");
+        serde_json::from_slice::<&RawValue>(&out).expect("what we write is JSON");
+        let mut new = Vec::new();
+        write_new_event(event, shape, &mut new);
+        assert_eq!(&parse_event(&new, shape).unwrap(), event, "as a new event");
         parse_event(&out, shape).unwrap()
     }
 
@@ -479,7 +510,7 @@ mod tests {
         fn any_event_survives_both_shapes(
             id in text(), source in text(), event_type in text(), stream in proptest::option::of(text()),
             tags in proptest::collection::vec((text(), text()), 0..4),
-            names in proptest::collection::btree_map("(producer){0,2}(position|version|[a-z0-9]{1,8})", -5i32..5, 0..4),
+            names in proptest::collection::btree_map("(producer){0,2}(position|version|stream|precedentlog|[a-z0-9]{1,8})", -5i32..5, 0..4),
             data in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..64)),
             media_type in proptest::option::of(Just("text/plain".to_owned())),
         ) {

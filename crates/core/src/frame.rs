@@ -32,7 +32,7 @@
 //! ```
 //!
 //! **No 512-byte sector of an encoded frame is all zero**, so a sector that was never written can be told
-//! from one that was. Data can contain such sectors; then everything behind the header is XORed with a
+//! from one that was. Data can contain such sectors; then everything between header and end mark is XORed with a
 //! random mask of eight non-zero bytes, found by trying. Nearly always the mask is zero and costs nothing.
 
 use bytes::Bytes;
@@ -515,13 +515,26 @@ impl Frame {
         Tree::from_edge(self.chained().tree_size(), self.directory.edge.clone()?)
     }
 
-    /// Every check that needs nothing but the frame: each event's checksum, and that each decodes.
+    /// Every check that needs nothing but the frame: each event's checksum, that each decodes to an event of
+    /// this log at its position, and that its content is what its entry commits to.
     pub fn check(&self) -> Result<()> {
         for index in 0..self.len() {
-            let position = self.chained().first.0 + index as u64;
-            self.event(index).and_then(|e| e.decode()).map_err(|e| e.context(format!("event {position}")))?;
+            let position = Position(self.chained().first.0 + index as u64);
+            self.check_event(index, position).map_err(|e| e.context(format!("event {position}")))?;
         }
         Ok(())
+    }
+
+    fn check_event(&self, index: usize, position: Position) -> Result<()> {
+        let stored = self.event(index)?;
+        let entry = Entry::decode(&stored.entry)?;
+        if entry.log != self.chained().log || entry.position != position {
+            return Err(Error::damaged(format!(
+                "the entry says log {}, position {}",
+                entry.log, entry.position
+            )));
+        }
+        stored.check_commitments(&entry)
     }
 
     /// The same frame, encoded with or without the tree's edge, which must be that of the tree after it.

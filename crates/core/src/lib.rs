@@ -15,6 +15,7 @@
 //! | [`verify`] | checks a sequence of frames, trusting nobody |
 //! | [`store`] | the [`Store`] trait and its promises |
 //! | [`log`] | [`Log`]: one log of a store, with streams that read and follow |
+//! | [`wire`] | what a server and its client say to each other |
 //! | [`memory`] | [`MemoryStore`]: the model every other store is compared with |
 //! | `conformance` | the promises as tests, behind the feature of that name |
 //!
@@ -37,6 +38,7 @@ pub mod sequencer;
 pub mod store;
 pub mod tree;
 pub mod verify;
+pub mod wire;
 
 pub use error::{Conflict, Error, ErrorKind, Result};
 pub use event::{AttributeValue, Event, EventBuilder, Tag};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::Stream;
 use futures_util::stream::{self, StreamExt};
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{LogName, Position};
 use crate::query::Direction;
 use crate::store::{Append, Appended, Head, Page, Read, RecordedEvent, Store};
@@ -115,6 +115,10 @@ impl State {
         if self.left == Some(0) && self.seen.is_some() {
             return (Vec::new(), None);
         }
+        if self.follow && self.read.direction == Direction::Backward {
+            let error = Error::invalid("only a read that goes forward can follow the log");
+            return (vec![Err(error)], None);
+        }
         self.read.limit = self.left;
         let page = match self.log.page(&self.read).await {
             Ok(page) => page,
@@ -131,7 +135,7 @@ impl State {
             Some(_) if self.left == Some(0) => (items, None),
             Some(covered) => {
                 let done = self.read.before.is_some_and(|before| {
-                    self.read.direction == Direction::Forward && covered.0 + 1 >= before.0
+                    self.read.direction == Direction::Forward && covered.0.saturating_add(1) >= before.0
                 });
                 self.read = self.read.continued(covered);
                 self.read.at_least = None;

@@ -43,7 +43,17 @@ pub struct MemoryStore {
 struct Shared {
     logs: BTreeMap<LogName, LogData>,
     registers: BTreeMap<RegisterName, Register>,
+    /// Those who wait for a log to grow: also for `main` before its first append, which makes it.
+    waiting: BTreeMap<LogName, Vec<oneshot::Sender<()>>>,
     closed: bool,
+}
+
+impl Shared {
+    fn wake(&mut self, name: &LogName) {
+        for waiting in self.waiting.remove(name).unwrap_or_default() {
+            let _ = waiting.send(());
+        }
+    }
 }
 
 struct LogData {
@@ -51,7 +61,6 @@ struct LogData {
     frames: Vec<Frame>,
     events: Vec<RecordedEvent>,
     copy: bool,
-    waiting: Vec<oneshot::Sender<()>>,
 }
 
 impl Default for MemoryStore {
@@ -82,13 +91,18 @@ impl MemoryStore {
     fn append_now(&self, name: &LogName, append: Append) -> Result<Appended> {
         let prepared = Prepared::new(append, &self.limits())?;
         let mut shared = self.lock()?;
-        if let Some(log) = shared.logs.get_mut(name) {
-            return log.append(prepared, (self.clock)(), self.writer);
-        }
-        // A log is made by its first append: one that fails makes none.
-        let mut log = LogData::new(LogId::random());
-        let appended = log.append(prepared, (self.clock)(), self.writer)?;
-        shared.logs.insert(name.clone(), log);
+        let appended = match shared.logs.get_mut(name) {
+            Some(log) if log.copy => return Err(is_copy(name)),
+            Some(log) => log.append(prepared, (self.clock)(), self.writer)?,
+            None => {
+                // A log is made by its first append: one that fails makes none.
+                let mut log = LogData::new(LogId::random());
+                let appended = log.append(prepared, (self.clock)(), self.writer)?;
+                shared.logs.insert(name.clone(), log);
+                appended
+            }
+        };
+        shared.wake(name);
         Ok(appended)
     }
 
@@ -117,12 +131,17 @@ impl MemoryStore {
     fn put_frames_now(&self, name: &LogName, frames: Vec<Frame>) -> Result<Head> {
         let mut shared = self.lock()?;
         for frame in frames {
-            let log = shared.logs.entry(name.clone()).or_insert_with(|| {
-                let mut log = LogData::new(frame.chained().log);
-                log.copy = true;
-                log
-            });
-            log.put_frame(frame)?;
+            match shared.logs.get_mut(name) {
+                Some(log) => log.put_frame(frame)?,
+                None => {
+                    // A frame that is refused makes no log.
+                    let mut log = LogData::new(frame.chained().log);
+                    log.copy = true;
+                    log.put_frame(frame)?;
+                    shared.logs.insert(name.clone(), log);
+                }
+            }
+            shared.wake(name);
         }
         shared.logs.get(name).map(LogData::head).ok_or_else(|| no_log(name))
     }
@@ -153,13 +172,7 @@ pub fn is_copy(name: &LogName) -> Error {
 
 impl LogData {
     fn new(id: LogId) -> Self {
-        Self {
-            state: LogState::empty(id),
-            frames: Vec::new(),
-            events: Vec::new(),
-            copy: false,
-            waiting: Vec::new(),
-        }
+        Self { state: LogState::empty(id), frames: Vec::new(), events: Vec::new(), copy: false }
     }
 
     fn head(&self) -> Head {
@@ -173,9 +186,6 @@ impl LogData {
     }
 
     fn append(&mut self, prepared: Prepared, now: Time, writer: FrameId) -> Result<Appended> {
-        if self.copy {
-            return Err(is_copy(&LogName::default()));
-        }
         check_clock(now, self.state.last_time)?;
         let state = self.state.clone();
         let mut draft = Draft::new(&state, now);
@@ -200,6 +210,7 @@ impl LogData {
                 "the target log is one of its own, not a copy: frames of another log cannot be added to it",
             ));
         }
+        frame.check()?;
         let state = self.state.after(&frame)?;
         self.take(frame, state)
     }
@@ -209,9 +220,6 @@ impl LogData {
         self.events.extend(events);
         self.frames.push(frame);
         self.state = state;
-        for waiting in self.waiting.drain(..) {
-            let _ = waiting.send(());
-        }
         Ok(())
     }
 
@@ -291,18 +299,15 @@ impl Store for MemoryStore {
             loop {
                 let grown = {
                     let mut shared = self.lock()?;
-                    if !shared.logs.contains_key(log) && log.as_str() != LogName::MAIN {
-                        return Err(no_log(log));
-                    }
-                    // Waiting for `main` before its first append: it is made without events.
-                    let data =
-                        shared.logs.entry(log.clone()).or_insert_with(|| LogData::new(LogId::random()));
-                    if data.state.size() > size {
-                        return Ok(data.head());
+                    match shared.logs.get(log) {
+                        Some(data) if data.state.size() > size => return Ok(data.head()),
+                        None if log.as_str() != LogName::MAIN => return Err(no_log(log)),
+                        _ => {}
                     }
                     let (tell, grown) = oneshot::channel();
-                    data.waiting.retain(|w| !w.is_canceled());
-                    data.waiting.push(tell);
+                    let waiting = shared.waiting.entry(log.clone()).or_default();
+                    waiting.retain(|w| !w.is_canceled());
+                    waiting.push(tell);
                     grown
                 };
                 let closed = |_| Error::new(ErrorKind::Stopped, "the store has been closed");
@@ -360,14 +365,15 @@ impl Store for MemoryStore {
     fn examine<'a>(&'a self, log: &'a LogName) -> BoxFuture<'a, Result<(Usage, Vec<Finding>)>> {
         async move {
             let shared = self.lock()?;
-            let Some(data) = shared.logs.get(log) else {
-                return Err(no_log(log));
-            };
-            let usage = Usage {
-                events: data.state.size(),
-                data_bytes: data.events.iter().map(|e| e.event.data().map_or(0, Bytes::len) as u64).sum(),
-                log_bytes: data.frames.iter().map(|f| f.bytes().len() as u64).sum(),
-                index_bytes: 0,
+            let usage = match shared.logs.get(log) {
+                Some(data) => Usage {
+                    events: data.state.size(),
+                    data_bytes: data.events.iter().map(|e| e.event.data().map_or(0, Bytes::len) as u64).sum(),
+                    log_bytes: data.frames.iter().map(|f| f.bytes().len() as u64).sum(),
+                    index_bytes: 0,
+                },
+                None if log.as_str() == LogName::MAIN => Usage::default(),
+                None => return Err(no_log(log)),
             };
             let finding = Finding {
                 code: "not_durable",
@@ -403,9 +409,7 @@ impl Store for MemoryStore {
         async move {
             let mut shared = self.lock()?;
             shared.closed = true;
-            for log in shared.logs.values_mut() {
-                log.waiting.clear();
-            }
+            shared.waiting.clear();
             Ok(())
         }
         .boxed()

@@ -325,13 +325,14 @@ impl<'a> Draft<'a> {
         let mut first_use: HashMap<(&str, &str), usize> = HashMap::new();
         let several = prepared.events.len() > 1;
         for (index, PreparedEvent { event, .. }) in prepared.events.iter().enumerate() {
-            if several && let Some(first) = first_use.insert((event.source(), event.id()), index) {
-                if !prepared.events[first].event.same_content(event, false) {
-                    return Err(Error::invalid(format!(
-                        "events {first} and {index} of the append have the same source and id '{}' and different content",
-                        shown(event.id())
-                    )));
-                }
+            if several
+                && let Some(first) = first_use.insert((event.source(), event.id()), index)
+                && !prepared.events[first].event.same_content(event, false)
+            {
+                return Err(Error::invalid(format!(
+                    "events {first} and {index} of the append have the same source and id '{}' and different content",
+                    shown(event.id())
+                )));
             }
             let receipt = |position, version| Receipt { position, version, status: Status::Existing };
             let (same, found) = if let Some(&drafted) =

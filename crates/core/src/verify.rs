@@ -176,7 +176,7 @@ impl Verifier {
         self.tree = None;
         self.last_frame = None;
         self.gaps = true;
-        self.next_sequence += 1;
+        self.next_sequence = self.next_sequence.saturating_add(1);
     }
 
     /// Checks the next frame.
@@ -256,7 +256,7 @@ impl Verifier {
             self.problem(at(None, "the right edge it carries has the wrong length".into()));
         }
         self.size = chained.tree_size();
-        self.next_sequence = chained.sequence + 1;
+        self.next_sequence = chained.sequence.saturating_add(1);
         self.last_frame = Some(chained.hash());
         self.report.frames += 1;
     }
@@ -285,7 +285,7 @@ impl Verifier {
             let before = self.tips.insert(key, Tip { version, leaf });
             let follows = match before {
                 None => version == Version(0) && previous.is_none(),
-                Some(tip) => version.0 == tip.version.0 + 1 && previous == Some(tip.leaf),
+                Some(tip) => tip.version.0.checked_add(1) == Some(version.0) && previous == Some(tip.leaf),
             };
             if !follows && !self.gaps {
                 broken_stream = Some(format!("does not follow the previous event of stream '{stream}'"));

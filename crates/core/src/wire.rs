@@ -1,0 +1,802 @@
+//! What a server and its client say to each other: the JSON shapes and the binary bodies, in and out.
+//!
+//! The shapes are those of the HTTP interface, described in `docs/http.md`. Both directions stand here side
+//! by side, so that they cannot drift apart; nothing in this module knows HTTP itself.
+//!
+//! **Events, binary.** The entry goes over as its exact bytes, so that a client computes the leaf itself:
+//!
+//! ```text
+//! "PRE1", then records, each beginning with one byte:
+//!   1  an event    entry length u16 | entry | data: 0 none, 1 follows, 2 erased | length u32 | data
+//!   2  damage      position u64 | length u32 | message, UTF-8
+//!   0  the end     next: 0 none, 1 follows | next u64 | size u64
+//! ```
+//!
+//! **Frames, binary.** For every frame its length as u32, and its bytes. Numbers are little-endian.
+
+use std::fmt;
+
+use bytes::{Buf, Bytes};
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+use crate::cloudevents::{self, Shape};
+use crate::entry::{DATA_PART, Entry};
+use crate::error::{Conflict, Error, ErrorKind, Result};
+use crate::event::{Event, Tag, shown};
+use crate::frame::{FRAME_BYTES_MAX, Frame};
+use crate::ids::{LogName, Position, Time, Version};
+use crate::limits::{Durability, Limits};
+use crate::query::{Condition, Direction, ExpectedVersion, IndexedAttribute, Query, QueryItem, TimeField};
+use crate::store::{Append, Damage, Finding, Head, Page, Read, RecordedEvent, Severity, Usage};
+
+/// The media type of events in binary form.
+pub const EVENTS_MEDIA_TYPE: &str = "application/vnd.precedent.events";
+/// The media type of frames.
+pub const FRAMES_MEDIA_TYPE: &str = "application/vnd.precedent.frames";
+
+const EVENTS_MAGIC: &[u8; 4] = b"PRE1";
+const RECORD_END: u8 = 0;
+const RECORD_EVENT: u8 = 1;
+const RECORD_DAMAGE: u8 = 2;
+const DATA_NONE: u8 = 0;
+const DATA_PRESENT: u8 = 1;
+const DATA_ERASED: u8 = 2;
+
+/// A read as a client asks for it: once, or going on with what is appended later.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// What to read.
+    pub read: Read,
+    /// Whether to go on at the end of the log.
+    pub follow: bool,
+}
+
+impl ReadRequest {
+    /// Refuses to follow where there is nothing to follow.
+    pub fn check(&self) -> Result<()> {
+        if self.follow && self.read.direction == Direction::Backward {
+            return Err(Error::invalid(
+                "'follow' and 'backward' contradict each other: what comes later lies ahead",
+            ));
+        }
+        if self.follow && self.read.until.is_some() {
+            return Err(Error::invalid(
+                "'follow' and 'until' contradict each other: following never ends by time",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// A list of which no more than a limit is kept; the rest is counted.
+struct Bounded<'a> {
+    items: Vec<&'a RawValue>,
+    count: u64,
+}
+
+fn batch_events_max() -> u64 {
+    Limits::new(Durability::None).batch_events_max
+}
+
+impl<'de: 'a, 'a> serde::Deserialize<'de> for Bounded<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Bounded<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of events")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut list = Bounded { items: Vec::new(), count: 0 };
+                while list.count < batch_events_max() {
+                    let Some(item) = seq.next_element()? else { return Ok(list) };
+                    list.items.push(item);
+                    list.count += 1;
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    list.count += 1;
+                }
+                Ok(list)
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+impl Bounded<'_> {
+    fn events(&self, shape: Shape) -> Result<Vec<Event>> {
+        if self.count > batch_events_max() {
+            return Err(Error::limit("the batch", self.count, batch_events_max(), "events"));
+        }
+        let parse = |(index, event): (usize, &&RawValue)| {
+            cloudevents::parse_event(event.get().as_bytes(), shape)
+                .map_err(|e| e.context(format!("event {index}")))
+        };
+        self.items.iter().enumerate().map(parse).collect()
+    }
+}
+
+/// Reads a CloudEvents JSON batch that is to be appended: no more events than one append can have.
+pub fn parse_batch(json: &[u8]) -> Result<Vec<Event>> {
+    let list: Bounded<'_> = serde_json::from_slice(json)
+        .map_err(|e| Error::invalid(format!("not a JSON batch of CloudEvents: {e}")))?;
+    list.events(Shape::CloudEvents)
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppendJson<'a> {
+    #[serde(borrow)]
+    events: Bounded<'a>,
+    #[serde(default)]
+    conditions: Option<Value>,
+}
+
+/// Reads an append: `{"events":[…],"conditions":[…]}`.
+pub fn parse_append(json: &[u8]) -> Result<Append> {
+    let append: AppendJson<'_> = serde_json::from_slice(json)
+        .map_err(|e| Error::invalid(format!("not the JSON of an append: {e}")))?;
+    let conditions = match &append.conditions {
+        None => Vec::new(),
+        Some(conditions) => {
+            let list = array(conditions, "conditions")?;
+            let parse = |(index, condition): (usize, &Value)| {
+                condition_of(condition).map_err(|e| e.context(format!("condition {index}")))
+            };
+            list.iter().enumerate().map(parse).collect::<Result<_>>()?
+        }
+    };
+    Ok(Append { events: append.events.events(Shape::Native)?, conditions })
+}
+
+/// Writes an append as [`parse_append`] reads it.
+pub fn write_append(append: &Append) -> Vec<u8> {
+    let mut out = b"{\"events\":[".to_vec();
+    for (index, event) in append.events.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        cloudevents::write_new_event(event, Shape::Native, &mut out);
+    }
+    out.push(b']');
+    if !append.conditions.is_empty() {
+        let conditions: Vec<Value> = append.conditions.iter().map(condition_json).collect();
+        out.extend_from_slice(b",\"conditions\":");
+        out.extend_from_slice(Value::from(conditions).to_string().as_bytes());
+    }
+    out.push(b'}');
+    out
+}
+
+fn array<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
+    value.as_array().ok_or_else(|| Error::invalid(format!("'{name}' is {}, expected a list", brief(value))))
+}
+
+fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>> {
+    value.as_object().ok_or_else(|| Error::invalid(format!("{what} is {}, expected an object", brief(value))))
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
+    value.as_str().ok_or_else(|| Error::invalid(format!("'{name}' is {}, expected a string", brief(value))))
+}
+
+fn number(value: &Value, name: &str) -> Result<u64> {
+    let error = || Error::invalid(format!("'{name}' is {}, expected a whole number from 0", brief(value)));
+    value.as_u64().ok_or_else(error)
+}
+
+fn flag(value: &Value, name: &str) -> Result<bool> {
+    let error = || Error::invalid(format!("'{name}' is {}, expected true or false", brief(value)));
+    value.as_bool().ok_or_else(error)
+}
+
+/// A stranger's value as it may stand in a message.
+fn brief(value: &Value) -> String {
+    match value {
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+        other => shown(&other.to_string()),
+    }
+}
+
+fn unknown(name: &str, what: &str, known: &str) -> Error {
+    Error::invalid(format!("'{}' is no member of {what}: it has {known}", shown(name)))
+}
+
+fn condition_of(value: &Value) -> Result<Condition> {
+    const KNOWN: &str = "'stream' with 'version', or 'fail_if' with 'after'";
+    let members = object(value, "a condition")?;
+    if let Some(name) =
+        members.keys().find(|n| !["stream", "version", "fail_if", "after"].contains(&n.as_str()))
+    {
+        return Err(unknown(name, "a condition", KNOWN));
+    }
+    let (stream, version) = (members.get("stream"), members.get("version"));
+    match (members.get("fail_if"), stream) {
+        (None, Some(stream)) if !members.contains_key("after") => {
+            let bad = |is: &str| {
+                Error::invalid(format!("'version' is {is}, expected \"any\", \"none\" or a number"))
+            };
+            let version = version.ok_or_else(|| bad("missing"))?;
+            let expected = match (version.as_str(), version.as_u64()) {
+                (Some("any"), _) => ExpectedVersion::Any,
+                (Some("none"), _) => ExpectedVersion::None,
+                (_, Some(version)) => ExpectedVersion::Exact(Version(version)),
+                _ => return Err(bad(&brief(version))),
+            };
+            Ok(Condition::Stream { stream: text(stream, "stream")?.to_owned(), expected })
+        }
+        (Some(query), None) if version.is_none() => {
+            let members = object(query, "'fail_if'")?;
+            if let Some(name) = members.keys().find(|n| *n != "items") {
+                return Err(unknown(name, "'fail_if'", "'items'"));
+            }
+            let items = members.get("items").ok_or_else(|| Error::invalid("'fail_if' has no 'items'"))?;
+            let after = members_after(value)?;
+            Ok(Condition::FailIf { query: query_of(items)?, after })
+        }
+        _ => Err(Error::invalid(format!("a condition has {KNOWN}"))),
+    }
+}
+
+fn members_after(value: &Value) -> Result<Option<Position>> {
+    match value.get("after") {
+        None | Some(Value::Null) => Ok(None),
+        Some(after) => Ok(Some(Position(number(after, "after")?))),
+    }
+}
+
+fn condition_json(condition: &Condition) -> Value {
+    match condition {
+        Condition::Stream { stream, expected } => {
+            let version = match expected {
+                ExpectedVersion::Any => json!("any"),
+                ExpectedVersion::None => json!("none"),
+                ExpectedVersion::Exact(version) => json!(version.0),
+            };
+            json!({"stream": stream, "version": version})
+        }
+        Condition::FailIf { query, after } => {
+            let mut value = json!({"fail_if": {"items": items_json(query)}});
+            if let Some(after) = after {
+                value["after"] = json!(after.0);
+            }
+            value
+        }
+    }
+}
+
+/// Reads the items of a query: `[{"types":[…],"tags":[…],"stream":…,"decisionid":…}, …]`.
+fn query_of(items: &Value) -> Result<Query> {
+    let parse =
+        |(index, item): (usize, &Value)| item_of(item).map_err(|e| e.context(format!("query item {index}")));
+    Ok(Query { items: array(items, "items")?.iter().enumerate().map(parse).collect::<Result<_>>()? })
+}
+
+fn item_of(value: &Value) -> Result<QueryItem> {
+    let mut item = QueryItem::default();
+    for (name, value) in object(value, "it")? {
+        if value.is_null() {
+            continue;
+        }
+        match name.as_str() {
+            "types" => {
+                let types = array(value, "types")?.iter();
+                item.types = types.map(|t| text(t, "types").map(str::to_owned)).collect::<Result<_>>()?;
+            }
+            "tags" => {
+                let tags = array(value, "tags")?.iter();
+                item.tags = tags.map(|t| text(t, "tags")?.parse()).collect::<Result<_>>()?;
+            }
+            "stream" => item.stream = Some(text(value, "stream")?.to_owned()),
+            _ => {
+                let attribute: IndexedAttribute = name.parse().map_err(|_| {
+                    unknown(
+                        name,
+                        "a query item",
+                        "types, tags, stream, decisionid, correlationid, causationid and traceid",
+                    )
+                })?;
+                item.attributes.push((attribute, text(value, name)?.to_owned()));
+            }
+        }
+    }
+    Ok(item)
+}
+
+fn items_json(query: &Query) -> Value {
+    let item = |item: &QueryItem| {
+        let mut members = Map::new();
+        if !item.types.is_empty() {
+            members.insert("types".into(), json!(item.types));
+        }
+        if !item.tags.is_empty() {
+            let tags: Vec<&str> = item.tags.iter().map(Tag::as_str).collect();
+            members.insert("tags".into(), json!(tags));
+        }
+        if let Some(stream) = &item.stream {
+            members.insert("stream".into(), json!(stream));
+        }
+        for (attribute, value) in &item.attributes {
+            members.insert(attribute.name().into(), json!(value));
+        }
+        Value::Object(members)
+    };
+    query.items.iter().map(item).collect()
+}
+
+/// Reads which time the bounds of a read mean: `recordedtime` or `time`.
+pub fn parse_time_field(name: &str) -> Result<TimeField> {
+    match name {
+        "recordedtime" => Ok(TimeField::Recorded),
+        "time" => Ok(TimeField::Produced),
+        _ => Err(Error::invalid(format!("'by' is '{}', expected recordedtime or time", shown(name)))),
+    }
+}
+
+/// Reads a query with its bounds: the body of `POST /v1/query`.
+pub fn parse_read(json: &[u8]) -> Result<ReadRequest> {
+    let value: Value =
+        serde_json::from_slice(json).map_err(|e| Error::invalid(format!("not the JSON of a query: {e}")))?;
+    let mut request = ReadRequest::default();
+    let read = &mut request.read;
+    for (name, value) in object(&value, "the query")? {
+        if value.is_null() {
+            continue;
+        }
+        let position = || number(value, name).map(|n| Some(Position(n)));
+        let time = || Time::parse(text(value, name)?).map(Some).map_err(|e| e.context(format!("'{name}'")));
+        match name.as_str() {
+            "items" => read.query = query_of(value)?,
+            "after" => read.after = position()?,
+            "before" => read.before = position()?,
+            "since" => read.since = time()?,
+            "until" => read.until = time()?,
+            "by" => read.by = parse_time_field(text(value, name)?)?,
+            "backward" => {
+                read.direction = if flag(value, name)? { Direction::Backward } else { Direction::Forward }
+            }
+            "limit" => read.limit = Some(usize::try_from(number(value, name)?).unwrap_or(usize::MAX)),
+            "follow" => request.follow = flag(value, name)?,
+            "at_least" => read.at_least = position()?,
+            _ => {
+                return Err(unknown(
+                    name,
+                    "a query",
+                    "items, after, before, since, until, by, backward, limit, follow and at_least",
+                ));
+            }
+        }
+    }
+    request.check()?;
+    Ok(request)
+}
+
+/// Writes a read as [`parse_read`] reads it.
+pub fn write_read(read: &Read) -> Vec<u8> {
+    let mut members = Map::new();
+    let mut set = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            members.insert(name.to_owned(), value);
+        }
+    };
+    let time = |time: Option<Time>| time.map(|t| json!(t.to_string()));
+    set("items", (!read.query.items.is_empty()).then(|| items_json(&read.query)));
+    set("after", read.after.map(|p| json!(p.0)));
+    set("before", read.before.map(|p| json!(p.0)));
+    set("since", time(read.since));
+    set("until", time(read.until));
+    set("by", (read.by == TimeField::Produced).then(|| json!("time")));
+    set("backward", (read.direction == Direction::Backward).then_some(json!(true)));
+    set("limit", read.limit.map(|n| json!(n)));
+    set("at_least", read.at_least.map(|p| json!(p.0)));
+    Value::Object(members).to_string().into_bytes()
+}
+
+/// Writes the end of a log.
+pub fn head_json(name: &LogName, head: &Head) -> Value {
+    json!({
+        "log": name.as_str(),
+        "id": head.log.map(|id| id.to_string()),
+        "size": head.size,
+        "root": head.root.to_string(),
+        "frames": head.frames,
+        "recordedtime": head.recorded.map(|t| t.to_string()),
+    })
+}
+
+/// What is wrong with an answer that is not what this program's server would say.
+fn not_an_answer(what: &str) -> Error {
+    Error::new(ErrorKind::Io, format!("the answer is not {what}"))
+}
+
+/// Reads the end of a log.
+pub fn parse_head(json: &[u8]) -> Result<Head> {
+    let bad = || not_an_answer("the head of a log");
+    let value: Value = serde_json::from_slice(json).map_err(|_| bad())?;
+    let optional = |name: &str| match value.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(text) => text.as_str().map(Some).ok_or_else(bad),
+    };
+    let number = |name: &str| value.get(name).and_then(Value::as_u64).ok_or_else(bad);
+    Ok(Head {
+        log: optional("id")?.map(|id| id.parse().map_err(|_| bad())).transpose()?,
+        size: number("size")?,
+        root: optional("root")?.ok_or_else(bad)?.parse().map_err(|_| bad())?,
+        frames: number("frames")?,
+        recorded: optional("recordedtime")?.map(|t| Time::parse(t).map_err(|_| bad())).transpose()?,
+    })
+}
+
+/// Writes what an examination found: the shape of `precedent doctor --json`.
+pub fn examination_json(store: &str, log: &LogName, usage: &Usage, findings: &[Finding]) -> Value {
+    let finding =
+        |f: &Finding| json!({"code": f.code, "severity": f.severity.as_str(), "message": f.message});
+    json!({
+        "store": store,
+        "log": log.as_str(),
+        "events": usage.events,
+        "data_bytes": usage.data_bytes,
+        "log_bytes": usage.log_bytes,
+        "index_bytes": usage.index_bytes,
+        "findings": findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+/// Reads what an examination found. `known` gives the code of a finding its place in this program.
+pub fn parse_examination(
+    json: &[u8],
+    mut known: impl FnMut(&str) -> &'static str,
+) -> Result<(Usage, Vec<Finding>)> {
+    let bad = || not_an_answer("an examination");
+    let value: Value = serde_json::from_slice(json).map_err(|_| bad())?;
+    let number = |name: &str| value.get(name).and_then(Value::as_u64).ok_or_else(bad);
+    let usage = Usage {
+        events: number("events")?,
+        data_bytes: number("data_bytes")?,
+        log_bytes: number("log_bytes")?,
+        index_bytes: number("index_bytes")?,
+    };
+    let findings = value.get("findings").and_then(Value::as_array).ok_or_else(bad)?;
+    let finding = |value: &Value| {
+        let text = |name: &str| value.get(name).and_then(Value::as_str).ok_or_else(bad);
+        let severity = match text("severity")? {
+            "info" => Severity::Info,
+            "warning" => Severity::Warning,
+            "error" => Severity::Error,
+            _ => return Err(bad()),
+        };
+        Ok(Finding { code: known(text("code")?), severity, message: text("message")?.to_owned() })
+    };
+    Ok((usage, findings.iter().map(finding).collect::<Result<_>>()?))
+}
+
+/// The members by which a problem says what an [`Error`] says: all but the HTTP status and the title.
+pub fn error_members(error: &Error) -> Map<String, Value> {
+    let conflict = |c: &Conflict| json!({"index": c.index, "position": c.position});
+    let mut members = Map::new();
+    members.insert("code".into(), json!(error.kind().code()));
+    members.insert("detail".into(), json!(error.message()));
+    members.insert("retryable".into(), json!(error.is_retryable()));
+    members.insert("may_have_been_written".into(), json!(error.may_have_been_written()));
+    members.insert("conflicts".into(), error.conflicts().iter().map(conflict).collect());
+    members
+}
+
+/// Reads a problem. `kind_of` answers for codes that are not an [`ErrorKind`]'s. `None` if it is no problem at all.
+pub fn parse_error(json: &[u8], kind_of: impl FnOnce(&str) -> ErrorKind) -> Option<Error> {
+    let value: Value = serde_json::from_slice(json).ok()?;
+    let code = value.get("code")?.as_str()?;
+    let detail = value.get("detail").and_then(Value::as_str).unwrap_or(code);
+    let kind = ErrorKind::from_code(code).unwrap_or_else(|| kind_of(code));
+    let conflict = |value: &Value| {
+        Some(Conflict {
+            index: usize::try_from(value.get("index")?.as_u64()?).ok()?,
+            position: value.get("position").and_then(Value::as_u64).map(Position),
+        })
+    };
+    let conflicts = value.get("conflicts").and_then(Value::as_array);
+    let conflicts = conflicts.map(|list| list.iter().filter_map(conflict).collect()).unwrap_or_default();
+    let error = Error::new(kind, detail).with_conflicts(conflicts);
+    match value.get("may_have_been_written").and_then(Value::as_bool) {
+        Some(true) => Some(error.maybe_written()),
+        _ => Some(error),
+    }
+}
+
+/// Begins a binary page.
+pub fn begin_events(out: &mut Vec<u8>) {
+    out.extend_from_slice(EVENTS_MAGIC);
+}
+
+/// Adds an event to a binary page.
+pub fn write_event(event: &RecordedEvent, out: &mut Vec<u8>) {
+    let data = event.event.data();
+    let state = match data {
+        Some(_) => DATA_PRESENT,
+        None if event.erased => DATA_ERASED,
+        None => DATA_NONE,
+    };
+    let data = data.map_or(&[][..], |data| data);
+    out.push(RECORD_EVENT);
+    out.extend_from_slice(&(event.entry.len() as u16).to_le_bytes());
+    out.extend_from_slice(&event.entry);
+    out.push(state);
+    out.extend_from_slice(&(data.len() as u32).to_le_bytes());
+    out.extend_from_slice(data);
+}
+
+/// Adds an event that could not be read to a binary page.
+pub fn write_damage(damage: &Damage, out: &mut Vec<u8>) {
+    let message = damage.error.message();
+    out.push(RECORD_DAMAGE);
+    out.extend_from_slice(&damage.position.0.to_le_bytes());
+    out.extend_from_slice(&(message.len() as u32).to_le_bytes());
+    out.extend_from_slice(message.as_bytes());
+}
+
+/// Ends a binary page.
+pub fn end_events(next: Option<Position>, size: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[RECORD_END, u8::from(next.is_some())]);
+    out.extend_from_slice(&next.map_or(0, |p| p.0).to_le_bytes());
+    out.extend_from_slice(&size.to_le_bytes());
+}
+
+/// Reads a binary page. What is cut off or does not agree with itself is [`ErrorKind::Damaged`].
+pub fn parse_page(mut body: Bytes) -> Result<Page> {
+    let cut = || Error::damaged("a page of events that ends too early");
+    let mut take = |len: usize| (body.len() >= len).then(|| body.split_to(len)).ok_or_else(cut);
+    if take(4)?[..] != EVENTS_MAGIC[..] {
+        return Err(Error::damaged("no page of events begins here"));
+    }
+    let (mut events, mut damaged) = (Vec::new(), Vec::new());
+    loop {
+        match take(1)?.get_u8() {
+            RECORD_EVENT => {
+                let entry_len = take(2)?.get_u16_le();
+                let entry = take(entry_len.into())?;
+                let state = take(1)?.get_u8();
+                let data_len = take(4)?.get_u32_le();
+                let data = take(data_len as usize)?;
+                events.push(event_of(entry, state, data)?);
+            }
+            RECORD_DAMAGE => {
+                let position = Position(take(8)?.get_u64_le());
+                let len = take(4)?.get_u32_le();
+                let message = take(len as usize)?;
+                damaged.push(Damage { position, error: Error::damaged(String::from_utf8_lossy(&message)) });
+            }
+            RECORD_END => {
+                let more = take(1)?.get_u8() != 0;
+                let (next, size) = (take(8)?.get_u64_le(), take(8)?.get_u64_le());
+                if !body.is_empty() {
+                    let message = format!("{} bytes behind the end of a page of events", body.len());
+                    return Err(Error::damaged(message));
+                }
+                return Ok(Page { events, damaged, next: more.then_some(Position(next)), size });
+            }
+            other => return Err(Error::damaged(format!("a page of events with a record of kind {other}"))),
+        }
+    }
+}
+
+fn event_of(bytes: Bytes, state: u8, data: Bytes) -> Result<RecordedEvent> {
+    let entry = Entry::decode(&bytes)?;
+    let promised = entry.parts.iter().find(|part| part.name == DATA_PART).map(|part| part.length);
+    let mut event = entry.event;
+    match (state, promised) {
+        (DATA_PRESENT, Some(length)) if length == data.len() as u64 => event.data = Some(data),
+        (DATA_ERASED, Some(_)) | (DATA_NONE, None) if data.is_empty() => {}
+        _ => {
+            let at = entry.position;
+            return Err(Error::damaged(format!(
+                "the data sent for position {at} is not what its entry names"
+            )));
+        }
+    }
+    Ok(RecordedEvent {
+        log: entry.log,
+        position: entry.position,
+        version: entry.version,
+        recorded: entry.recorded,
+        event,
+        erased: state == DATA_ERASED,
+        entry: bytes,
+    })
+}
+
+/// Adds a frame to a body of frames.
+pub fn write_frame(frame: &Frame, out: &mut Vec<u8>) {
+    out.extend_from_slice(&(frame.bytes().len() as u32).to_le_bytes());
+    out.extend_from_slice(frame.bytes());
+}
+
+/// Reads a body of frames.
+pub fn parse_frames(mut body: Bytes) -> Result<Vec<Frame>> {
+    let mut frames = Vec::new();
+    while !body.is_empty() {
+        let number = frames.len();
+        let short = |needs: usize, left: usize| {
+            Error::invalid(format!("frame {number} of the body needs {needs} bytes, {left} are left"))
+        };
+        if body.len() < 4 {
+            return Err(short(4, body.len()));
+        }
+        let len = body.get_u32_le() as usize;
+        if len > FRAME_BYTES_MAX {
+            let what = format!("frame {number} of the body");
+            return Err(Error::limit(what, len as u64, FRAME_BYTES_MAX as u64, "bytes"));
+        }
+        if body.len() < len {
+            return Err(short(len, body.len()));
+        }
+        let frame = Frame::decode(body.split_to(len));
+        frames.push(frame.map_err(|e| e.context(format!("frame {number} of the body")))?);
+    }
+    Ok(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryStore;
+    use crate::store::Store;
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    fn page_of(events: Vec<Event>) -> Page {
+        let (store, log) = (MemoryStore::new(), LogName::default());
+        store.append(&log, Append::new(events)).now_or_never().unwrap().unwrap();
+        store.read(&log, &Read::default()).now_or_never().unwrap().unwrap()
+    }
+
+    fn encoded(page: &Page) -> Vec<u8> {
+        let mut out = Vec::new();
+        begin_events(&mut out);
+        page.events.iter().for_each(|e| write_event(e, &mut out));
+        page.damaged.iter().for_each(|d| write_damage(d, &mut out));
+        end_events(page.next, page.size, &mut out);
+        out
+    }
+
+    fn sample() -> Page {
+        let event = |id: &str| Event::builder("s", id, "t").stream("x").tag("k", "v");
+        let mut page = page_of(vec![
+            event("1").data("[1]").build().unwrap(),
+            event("2").data("").build().unwrap(),
+            event("3").attribute("stream", "mine").attribute("n", 7).build().unwrap(),
+        ]);
+        page.damaged.push(Damage { position: Position(9), error: Error::damaged("frame 3 is damaged") });
+        page.next = Some(Position(2));
+        page
+    }
+
+    #[test]
+    fn a_page_of_events_comes_back_byte_for_byte() {
+        let page = sample();
+        let again = parse_page(encoded(&page).into()).unwrap();
+        assert_eq!(again.events, page.events);
+        assert_eq!((again.next, again.size), (page.next, page.size));
+        assert_eq!(again.damaged[0].position, Position(9));
+        assert_eq!(again.damaged[0].error.message(), "frame 3 is damaged");
+    }
+
+    #[test]
+    fn a_page_that_is_cut_off_anywhere_is_damaged() {
+        let bytes = Bytes::from(encoded(&sample()));
+        for cut in 0..bytes.len() {
+            assert_eq!(
+                parse_page(bytes.slice(..cut)).unwrap_err().kind(),
+                ErrorKind::Damaged,
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_append_and_a_read_come_back_as_they_were() {
+        let event = Event::builder("s", "i", "t").attribute("stream", "a").attribute("precedentlog", "b");
+        let item = QueryItem {
+            types: vec!["t".into()],
+            tags: vec!["k=v".parse().unwrap()],
+            stream: Some("x".into()),
+            attributes: vec![(IndexedAttribute::DecisionId, "d".into())],
+        };
+        let query = Query { items: vec![item] };
+        let append = Append::from(event.stream("x").data(vec![0, 1]).build().unwrap())
+            .when(Condition::stream_is_new("x"))
+            .when(Condition::stream_at("y", 7))
+            .when(Condition::Stream { stream: "z".into(), expected: ExpectedVersion::Any })
+            .when(Condition::fail_if(query.clone(), None))
+            .when(Condition::fail_if(Query::all(), Some(Position(4))));
+        let again = parse_append(&write_append(&append)).unwrap();
+        assert_eq!((again.events, again.conditions), (append.events, append.conditions));
+        let read = Read {
+            query,
+            after: Some(Position(1)),
+            before: Some(Position(9)),
+            since: Some(Time::from_micros(5).unwrap()),
+            until: Some(Time::from_micros(6).unwrap()),
+            by: TimeField::Produced,
+            direction: Direction::Backward,
+            limit: Some(3),
+            at_least: Some(Position(2)),
+        };
+        assert_eq!(parse_read(&write_read(&read)).unwrap(), ReadRequest { read, follow: false });
+        assert_eq!(parse_read(&write_read(&Read::default())).unwrap(), ReadRequest::default());
+    }
+
+    #[test]
+    fn what_nobody_could_mean_is_refused_by_name() {
+        for (bad, says) in [
+            ("[]", "append"),
+            ("{}", "events"),
+            (r#"{"events":[],"condition":[]}"#, "condition"),
+            (r#"{"events":[7]}"#, "event 0"),
+            (r#"{"events":[],"conditions":{}}"#, "'conditions' is an object"),
+            (r#"{"events":[],"conditions":[{}]}"#, "condition 0"),
+            (r#"{"events":[],"conditions":[{"stream":"s"}]}"#, "'version' is missing"),
+            (r#"{"events":[],"conditions":[{"stream":"s","version":-1}]}"#, "-1"),
+            (r#"{"events":[],"conditions":[{"stream":"s","version":1,"after":1}]}"#, "condition 0"),
+            (r#"{"events":[],"conditions":[{"fail_if":{"item":[]}}]}"#, "'item'"),
+            (r#"{"events":[],"conditions":[{"fail_if":{"items":[{"type":"t"}]}}]}"#, "query item 0: 'type'"),
+            (r#"{"events":[],"conditions":[{"fail_if":{"items":[]},"after":"x"}]}"#, "'after'"),
+        ] {
+            let error = parse_append(bad.as_bytes()).unwrap_err();
+            assert!(error.message().contains(says), "{bad}: {error}");
+        }
+        for (bad, says) in [
+            ("7", "the query is 7"),
+            (r#"{"item":[]}"#, "'item'"),
+            (r#"{"limit":-1}"#, "'limit' is -1"),
+            (r#"{"since":"noon"}"#, "'since'"),
+            (r#"{"by":"size"}"#, "'by' is 'size'"),
+            (r#"{"follow":true,"backward":true}"#, "'backward'"),
+            (r#"{"follow":true,"until":"2026-11-22T10:00:00Z"}"#, "'until'"),
+        ] {
+            let error = parse_read(bad.as_bytes()).unwrap_err();
+            assert!(error.message().contains(says), "{bad}: {error}");
+        }
+        let many = format!("{{\"events\":[{}0]}}", "0,".repeat(10_000));
+        let error = parse_append(many.as_bytes()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+        assert!(error.message().contains("10001") && error.message().contains("10000"), "{error}");
+    }
+
+    #[test]
+    fn errors_come_back_with_everything_they_say() {
+        for kind in ErrorKind::ALL {
+            let conflicts = vec![Conflict { position: Some(Position(3)), index: 1 }];
+            let error = Error::new(*kind, "why").with_conflicts(conflicts.clone());
+            let json = Value::Object(error_members(&error)).to_string();
+            let again = parse_error(json.as_bytes(), |_| ErrorKind::Internal).unwrap();
+            assert_eq!((again.kind(), again.message()), (*kind, "why"));
+            assert_eq!(again.conflicts(), conflicts);
+            assert_eq!(again.may_have_been_written(), error.may_have_been_written());
+        }
+        assert!(parse_error(b"<html>", |_| ErrorKind::Internal).is_none());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_append(&bytes);
+            let _ = parse_read(&bytes);
+            let _ = parse_head(&bytes);
+            let _ = parse_page(Bytes::from(bytes.clone()));
+            let _ = parse_frames(Bytes::from(bytes));
+        }
+
+        #[test]
+        fn a_page_with_a_changed_byte_never_panics(at in 0usize..600, bits in 1u8..) {
+            let mut bytes = encoded(&sample());
+            let at = at % bytes.len();
+            bytes[at] ^= bits;
+            let _ = parse_page(bytes.into());
+        }
+    }
+}
