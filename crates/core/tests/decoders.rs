@@ -1,7 +1,7 @@
 //! Whatever bytes arrive, no decoder of the core panics, hangs or allocates more than a small multiple of its input.
 //!
 //! Valid inputs are mutated at random, checksums made good again so that the mutations get past them, and decoded
-//! under an allocator that counts. A failure prints its seed; `PRECEDENT_SEED` repeats it, and `PRECEDENT_ROUNDS`
+//! under an allocator that counts. A failure prints its seed; `PRECEDENT_SEED` repeats it, and `PRECEDENT_FUZZ_ITERATIONS`
 //! runs more.
 
 // The one thing that counts allocations is a global allocator, and that is an unsafe trait.
@@ -141,7 +141,7 @@ fn rounds(count: usize, mut round: impl FnMut(&mut Chance)) {
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let given = number("PRECEDENT_SEED");
-    let count = if given.is_some() { 1 } else { number("PRECEDENT_ROUNDS").map_or(count, |n| n as usize) };
+    let count = if given.is_some() { 1 } else { number("PRECEDENT_FUZZ_ITERATIONS").map_or(count, |n| n as usize) };
     let mut seeds =
         Chance(u64::from(std::process::id()) ^ Time::from_system(std::time::SystemTime::now()).as_micros());
     for _ in 0..count {
@@ -284,7 +284,7 @@ fn the_allocator_counts() {
 }
 
 #[test]
-fn frames_of_strangers_do_no_harm() {
+fn hostile_frames_do_no_harm() {
     let sound = |chance: &mut Chance| {
         let (len, with_edge) = (1 + chance.below(6), chance.below(2) == 0);
         frame(chance, len, with_edge).0
@@ -315,7 +315,7 @@ fn frames_of_strangers_do_no_harm() {
 }
 
 #[test]
-fn lengths_that_lie_allocate_nothing() {
+fn hostile_lengths_allocate_nothing() {
     let (sound, _) = frame(&mut Chance(1), 3, true);
     for at in [8, 12, 16, 20, 40 + 60, 40 + 68, 40 + 72] {
         for value in [u32::MAX, u32::MAX / 2, FRAME_BYTES_MAX as u32, FRAME_BYTES_MAX as u32 + 1, 1 << 24] {
@@ -353,7 +353,7 @@ fn lengths_that_lie_allocate_nothing() {
 }
 
 #[test]
-fn entries_of_strangers_do_no_harm() {
+fn hostile_entries_do_no_harm() {
     let words: &[&[u8]] =
         &[b"id", b"source", b"subject", b"\x62id", &[0xa0], &[0xbf], &[0x9f], &[0xf6], &[0x38, 0xff], b"a=b"];
     rounds(20_000, |chance| {
@@ -385,7 +385,7 @@ fn entries_of_strangers_do_no_harm() {
 }
 
 #[test]
-fn json_of_strangers_does_no_harm() {
+fn hostile_json_does_no_harm() {
     let mut written = Vec::new();
     for n in 0..8 {
         for shape in [Shape::CloudEvents, Shape::Native] {
@@ -466,7 +466,7 @@ fn json_of_strangers_does_no_harm() {
 }
 
 #[test]
-fn text_of_strangers_does_no_harm() {
+fn hostile_text_does_no_harm() {
     let good: &[&str] = &[
         "a=b,c=d%2C,e=%25",
         "2026-11-22T10:00:00.123456789+02:00",

@@ -59,6 +59,8 @@ struct Embedded<T> {
     make: fn() -> (T, PathBuf, Option<tempfile::TempDir>),
     segment_bytes: u64,
     index_flush_bytes: u64,
+    /// Not where failures are brought about: they are meant for the write, not for the index.
+    background: bool,
 }
 
 struct Opened<T> {
@@ -78,6 +80,7 @@ impl<T: TestIo> Backend for Embedded<T> {
             segment_bytes: self.segment_bytes,
             index_flush_bytes: self.index_flush_bytes,
             clock: settable(&clock),
+            background: self.background,
             ..Options::default()
         };
         let store = EmbeddedStore::open_in(io.io(), &path, options.clone())?;
@@ -182,7 +185,12 @@ fn flip(io: &dyn Io, path: &Path, offset: u64) -> std::io::Result<()> {
 fn the_embedded_store_keeps_the_promises_where_everything_can_fail() {
     let make = || (FaultyIo::default(), PathBuf::from("/store"), None);
     // Sealing, flushing and merging happen in the middle of everything.
-    assert_conforms(&Embedded { make, segment_bytes: 16 << 10, index_flush_bytes: 4 << 10 });
+    assert_conforms(&Embedded {
+        make,
+        segment_bytes: 16 << 10,
+        index_flush_bytes: 4 << 10,
+        background: false,
+    });
 }
 
 #[test]
@@ -191,5 +199,10 @@ fn the_embedded_store_keeps_the_promises_on_a_real_file_system() {
         let dir = tempfile::tempdir().expect("a directory for a test");
         (Real, dir.path().join("store"), Some(dir))
     };
-    assert_conforms(&Embedded { make, segment_bytes: 64 << 20, index_flush_bytes: 16 << 20 });
+    assert_conforms(&Embedded {
+        make,
+        segment_bytes: 64 << 20,
+        index_flush_bytes: 64 << 10,
+        background: true,
+    });
 }

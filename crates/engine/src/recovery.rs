@@ -358,7 +358,7 @@ pub(crate) fn settle_last_frame(io: &dyn Io, segments: &Segments, frames: u64) -
         return Ok(());
     };
     let file = io.open(&segments.path(place.segment), Mode::Write)?;
-    let mut bytes = vec![0; (place.end - place.offset) as usize];
+    let mut bytes = vec![0; place.len()];
     let n = read_full(&*file, &mut bytes, place.offset)?;
     file.write_at(&bytes[..n], place.offset)?;
     file.sync()?;

@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use precedent_core::entry::Entry;
-use precedent_core::frame::{Chained, Frame, FrameHeader, HEADER_BYTES, SECTOR_BYTES, StoredEvent, is_zero};
+use precedent_core::frame::{
+    Chained, FRAME_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, SECTOR_BYTES, StoredEvent, is_zero, padded,
+};
 use precedent_core::{Error, ErrorKind, LogId, Position, Result};
 
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
@@ -64,6 +66,13 @@ pub(crate) struct FramePlace {
     pub(crate) end: u64,
     pub(crate) first_position: u64,
     pub(crate) sequence: u64,
+}
+
+impl FramePlace {
+    /// Bytes of the frame with its padding, at most: a hole can lie behind it.
+    pub(crate) fn len(&self) -> usize {
+        self.end.saturating_sub(self.offset).min(padded(FRAME_BYTES_MAX as u64)) as usize
+    }
 }
 
 impl SegmentMap {
@@ -158,7 +167,21 @@ impl SegmentMap {
             .chunks_exact(SLOT_BYTES)
             .map(|s| Slot { position: value(s, 0), sequence: value(s, 4), sector: value(s, 8) })
             .collect();
-        Some(map)
+        map.is_ordered().then_some(map)
+    }
+
+    /// Whether every frame lies behind the one before it, and the last before the end.
+    fn is_ordered(&self) -> bool {
+        let ascending = |w: &[Slot]| {
+            w[0].position < w[1].position && w[0].sequence < w[1].sequence && w[0].sector < w[1].sector
+        };
+        let fits = |last: &Slot| {
+            let position = self.first_position.checked_add(u64::from(last.position));
+            u64::from(last.sector) * (SECTOR_BYTES as u64) < self.end
+                && position.is_some_and(|p| p < self.end_position)
+                && self.first_sequence.checked_add(u64::from(last.sequence) + 1).is_some()
+        };
+        self.slots.windows(2).all(ascending) && self.slots.last().is_none_or(fits)
     }
 }
 
@@ -583,7 +606,7 @@ impl<'a> FrameReader<'a> {
             let at = (offset - start) as usize;
             return Ok(chunk.slice(at..at + len));
         }
-        let frame_len = (place.end - place.offset) as usize;
+        let frame_len = place.len();
         // Entries and parts lie apart: where the whole frame will be wanted it is read from its start.
         let (start, wanted) = if self.sequential {
             (place.offset, frame_len.max(CHUNK_BYTES))
@@ -596,7 +619,10 @@ impl<'a> FrameReader<'a> {
         let mut buffer = vec![0; wanted.max(at + len)];
         let n = read_full(&*self.segments.file(place.segment)?, &mut buffer, start)?;
         if n < at + len {
-            return Err(Error::damaged(format!("the file ends {} bytes into this frame", start + n as u64 - place.offset)));
+            return Err(Error::damaged(format!(
+                "the file ends {} bytes into this frame",
+                start + n as u64 - place.offset
+            )));
         }
         buffer.truncate(n);
         let chunk = Bytes::from(buffer);

@@ -9,8 +9,8 @@ use precedent_core::store::Progress;
 use precedent_core::verify::{Expect, Problem, Report, Verifier};
 use precedent_core::{Error, LogId, Result};
 
-use crate::io::{Io, IoFile, Mode, read_full};
-use crate::meta::LogMeta;
+use crate::io::{Io, IoFile, Mode, read_file, read_full};
+use crate::meta::{CLEAN_FILE, LogMeta, Mark};
 use crate::recovery::{claims, read_whole};
 use crate::segment::{Segments, Step, file_name, step};
 
@@ -58,6 +58,12 @@ pub(crate) fn verify(
             Ok(file) => segment(&*file, &path, id, limit, is_last, size, &mut verifier, progress)?,
             Err(error) => note(&mut verifier, Some(path.display().to_string()), error.to_string()),
         }
+    }
+    let clean = dir.join(CLEAN_FILE);
+    if let (Some(id), Ok(bytes)) = (id, read_file(&**io, &clean))
+        && Mark::decode(&bytes, id).is_none()
+    {
+        note(&mut verifier, Some(clean.display().to_string()), "the mark does not match its checksum".into());
     }
     if let Some(id) = id
         && limit.is_none()

@@ -151,6 +151,23 @@ impl Sections {
         self.fences_at() + self.fences
     }
 
+    /// Whether sections of these sizes make up a file of this many bytes. Nothing is computed from them before.
+    fn fit(&self, bytes: u64) -> bool {
+        let pages = bytes / PAGE as u64;
+        bytes.is_multiple_of(PAGE as u64)
+            && [self.directory, self.postings, self.filter, self.fences].iter().all(|n| *n <= pages)
+            && self.pages() == pages
+            && self.filter > 0
+            && self.directory == self.terms.div_ceil(ENTRIES_PER_PAGE as u64)
+            && self.fences == self.directory.div_ceil(FENCES_PER_PAGE as u64)
+    }
+
+    /// Whether an entry of the directory names postings that are there.
+    fn holds(&self, entry: &DirectoryEntry) -> bool {
+        let end = u64::from(entry.value) + u64::from(entry.count);
+        entry.count == 1 || (entry.count > 1 && end <= self.postings * POSTINGS_PER_PAGE as u64)
+    }
+
     fn filter_bits(&self) -> u64 {
         self.filter * BODY as u64 * 8
     }
@@ -181,7 +198,7 @@ impl Run {
             fences: u64_at(header, 120),
         };
         let bytes = file.len().ok()?;
-        if bytes != sections.pages().checked_mul(PAGE as u64)? {
+        if !sections.fit(bytes) || coverage.first_position > coverage.end_position {
             return None;
         }
         let mut filter = Vec::with_capacity(usize::try_from(sections.filter).ok()?.checked_mul(BODY)?);
@@ -226,7 +243,11 @@ impl Run {
                 std::cmp::Ordering::Less => low = middle + 1,
                 std::cmp::Ordering::Greater => high = middle,
                 std::cmp::Ordering::Equal => {
-                    let (count, value) = (u32_at(&page[..], at + 8), u32_at(&page[..], at + 12));
+                    let entry = DirectoryEntry::decode(&page[at..]);
+                    if !self.sections.holds(&entry) {
+                        return Err(self.bad());
+                    }
+                    let DirectoryEntry { count, value, .. } = entry;
                     return Ok(if count == 1 {
                         Found::One(value)
                     } else {
@@ -453,12 +474,12 @@ pub(crate) fn merge(io: &dyn Io, dir: &Path, runs: &[Arc<Run>]) -> Result<PathBu
     let path = create(io, dir, &coverage, |file| {
         let mut writer = RunWriter::new(file, terms, postings);
         let merged = each_merged(runs, |term, sources| {
-            let count = sources.iter().map(|(_, e)| e.count).sum();
+            let count = sources.iter().fold(0, |sum: u32, (_, e)| sum.saturating_add(e.count));
             let mut positions = Vec::with_capacity(count as usize);
             for (run, entry) in sources {
                 let shift = (runs[*run].coverage.first_position - coverage.first_position) as u32;
                 let mut cursors = runs[*run].entries();
-                cursors.positions(entry, |position| positions.push(position + shift))?;
+                cursors.positions(entry, |position| positions.push(position.wrapping_add(shift)))?;
             }
             writer.put(term, count, positions.into_iter())?;
             Ok(())
@@ -503,6 +524,12 @@ struct DirectoryEntry {
     value: u32,
 }
 
+impl DirectoryEntry {
+    fn decode(bytes: &[u8]) -> Self {
+        Self { term: u64_at(bytes, 0), count: u32_at(bytes, 8), value: u32_at(bytes, 12) }
+    }
+}
+
 /// Goes through a run's directory.
 struct Entries<'a> {
     run: &'a Run,
@@ -523,11 +550,10 @@ impl Entries<'_> {
         let page = self.page.as_ref().expect("the page was just read");
         self.next += 1;
         let at = in_page * ENTRY_BYTES;
-        let entry = DirectoryEntry {
-            term: u64_at(&page[..], at),
-            count: u32_at(&page[..], at + 8),
-            value: u32_at(&page[..], at + 12),
-        };
+        let entry = DirectoryEntry::decode(&page[at..]);
+        if !self.run.sections.holds(&entry) {
+            return Err(self.run.bad());
+        }
         Ok(Some(entry))
     }
 
