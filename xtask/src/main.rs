@@ -7,6 +7,7 @@
 mod licences;
 mod long;
 mod markdown;
+mod million;
 mod normal;
 mod output;
 mod readme;
@@ -29,6 +30,7 @@ cargo xtask VERB: the developer's manual of Precedent
   licences              the licence of every crate that is built, against the list of those allowed
   demo [ARGS]           records and verifies a small agent run: cargo run --release -- demo
   bench [ARGS]          measures this machine: cargo run --release -- bench
+  million [EVENTS]      what a log of many events (default 1000000) costs to open and to read
   crash [ROUNDS]        the crash and kill tests, with many rounds (default 200)
   fuzz [ITERATIONS]     the seeded mutation tests of every decoder, for longer (default 1000000)
 
@@ -60,12 +62,14 @@ fn main() -> ExitCode {
         ("demo" | "bench", rest) => answer(long::run_binary(&workspace, verb, rest)),
         ("crash", []) => answer(long::crash(&workspace, 200)),
         ("fuzz", []) => answer(long::fuzz(&workspace, 1_000_000)),
-        ("crash" | "fuzz", [count]) => match count.parse() {
+        ("million", []) => answer(million::million(&workspace, 1_000_000)),
+        ("crash" | "fuzz" | "million", [count]) => match count.parse() {
             Ok(0) | Err(_) => misunderstood(&format!("'{count}' is not a number of at least 1")),
+            Ok(count) if verb == "million" => answer(million::million(&workspace, count)),
             Ok(count) if verb == "crash" => answer(long::crash(&workspace, count)),
             Ok(count) => answer(long::fuzz(&workspace, count)),
         },
-        ("check" | "test" | "licences" | "readme" | "crash" | "fuzz", rest) => {
+        ("check" | "test" | "licences" | "readme" | "crash" | "fuzz" | "million", rest) => {
             misunderstood(&format!("`{verb}` does not take '{}'", rest.join(" ")))
         }
         _ => misunderstood(&format!("there is no verb '{verb}'")),
