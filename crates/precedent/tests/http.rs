@@ -1,0 +1,245 @@
+//! What a client of a server says when things go wrong, and whom it trusts.
+
+use std::sync::Arc;
+
+use precedent::{Append, ErrorKind, Event, HttpStore, LogName, MemoryStore, Read, Store};
+use precedent_server::{Config, Tls};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+fn config() -> Config {
+    Config::new("127.0.0.1:0".parse().unwrap())
+}
+
+async fn serve(config: Config) -> String {
+    let server = precedent_server::bind(Arc::new(MemoryStore::new()), config).await.unwrap();
+    let url = server.url();
+    tokio::spawn(server.run(std::future::pending()));
+    url
+}
+
+fn append() -> Append {
+    Event::builder("s", "1", "t").build().unwrap().into()
+}
+
+/// Answers every request with what `answer` makes of its head; none means the connection is cut.
+async fn fake(answer: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answer = Arc::new(answer);
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(answer_one(stream, answer.clone()));
+        }
+    });
+    url
+}
+
+async fn answer_one(mut stream: TcpStream, answer: Arc<impl Fn(&str) -> Option<String>>) {
+    let mut bytes = Vec::new();
+    while !bytes.windows(4).any(|w| w == b"\r\n\r\n") {
+        let mut chunk = [0; 4096];
+        let n = stream.read(&mut chunk).await.unwrap();
+        if n == 0 {
+            return;
+        }
+        bytes.extend_from_slice(&chunk[..n]);
+    }
+    if let Some(text) = answer(&String::from_utf8_lossy(&bytes)) {
+        stream.write_all(text.as_bytes()).await.unwrap();
+    }
+}
+
+fn ok(body: &str) -> Option<String> {
+    Some(format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+}
+
+fn limits() -> Option<String> {
+    let limits = precedent::Limits::new(precedent::Durability::Device);
+    let mut limits = serde_json::to_value(limits).unwrap();
+    limits["request_bytes_max"] = 1_000_000.into();
+    ok(&limits.to_string())
+}
+
+#[tokio::test]
+async fn nobody_listening_is_unavailable_and_nothing_was_written() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let error = HttpStore::connect(&url, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(!error.may_have_been_written() && error.message().contains(&url), "{error}");
+}
+
+#[tokio::test]
+async fn an_append_whose_answer_is_lost_may_have_been_written_and_a_read_has_not() {
+    let url = fake(|head| if head.starts_with("GET /v1/limits") { limits() } else { None }).await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    let log = LogName::default();
+    let error = store.append(&log, append()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error:?}");
+    assert!(error.may_have_been_written() && error.is_retryable());
+    let error = store.read(&log, &Read::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(!error.may_have_been_written());
+}
+
+#[tokio::test]
+async fn a_gateway_that_gives_up_on_an_append_leaves_it_unknown() {
+    let url = fake(|head| match head.starts_with("GET /v1/limits") {
+        true => limits(),
+        false => Some("HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".into()),
+    })
+    .await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    let log = LogName::default();
+    assert_eq!(store.append(&log, append()).await.unwrap_err().kind(), ErrorKind::Unknown);
+    assert_eq!(store.head(&log).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn what_is_no_precedent_server_is_not_a_store() {
+    let page = fake(|_| ok("<html>hello</html>")).await;
+    assert_eq!(HttpStore::connect(&page, None).await.unwrap_err().kind(), ErrorKind::NotAStore);
+    let nothing =
+        fake(|_| Some("HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".into()))
+            .await;
+    assert_eq!(HttpStore::connect(&nothing, None).await.unwrap_err().kind(), ErrorKind::NotAStore);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_the_token_stays_where_it_was_meant_for() {
+    let other = fake(|head| panic!("somebody followed: {head}")).await;
+    let url = fake(move |_| {
+        Some(format!("HTTP/1.1 307 Moved\r\nLocation: {other}/v1/limits\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"))
+    })
+    .await;
+    let error = HttpStore::connect(&url, Some("secret".into())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotAStore);
+    assert!(error.message().contains("redirect") && !error.message().contains("secret"), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_that_is_shorter_than_before_is_noticed() {
+    let sizes = std::sync::atomic::AtomicU64::new(5);
+    let url = fake(move |head| {
+        if head.starts_with("GET /v1/limits") {
+            return limits();
+        }
+        let size = sizes.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+        ok(&format!(
+            r#"{{"log":"main","id":null,"size":{size},"root":"{}","frames":1,"recordedtime":null}}"#,
+            "0".repeat(64)
+        ))
+    })
+    .await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    let log = LogName::default();
+    assert_eq!(store.head(&log).await.unwrap().size, 5);
+    let error = store.head(&log).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LogWentBackwards);
+    assert!(error.message().contains('5') && error.message().contains('4'), "{error}");
+}
+
+#[tokio::test]
+async fn the_wrong_token_is_unauthorized_and_the_right_one_is_let_in() {
+    let url = serve(Config { token: Some("right".into()), ..config() }).await;
+    for wrong in [None, Some("wrong".to_owned())] {
+        let error = HttpStore::connect(&url, wrong).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unauthorized, "{error:?}");
+    }
+    let store = HttpStore::connect(&url, Some("right".into())).await.unwrap();
+    let appended = store.append(&LogName::default(), append()).await.unwrap();
+    assert_eq!(appended.size, 1);
+    assert!(!format!("{store:?}").contains("right") && !store.url().contains("right"));
+}
+
+#[tokio::test]
+async fn an_append_too_large_for_the_server_is_refused_with_both_numbers() {
+    let mut config = config();
+    config.limits.body_bytes_max = 10_000;
+    let url = serve(config).await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    let event = Event::builder("s", "1", "t").data(vec![0xff; 9_000]).build().unwrap();
+    let error = store.append(&LogName::default(), event.into()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    assert!(error.message().contains("10000"), "{error}");
+}
+
+#[tokio::test]
+async fn the_largest_event_goes_through_and_comes_back() {
+    let url = serve(config()).await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    let data: Vec<u8> = (0..15u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let event =
+        Event::builder("s", "1", "t").datacontenttype("application/octet-stream").data(data).build().unwrap();
+    let log = LogName::default();
+    store.append(&log, event.clone().into()).await.unwrap();
+    let page = store.read(&log, &Read::default()).await.unwrap();
+    assert_eq!(page.events[0].event, event);
+}
+
+#[test]
+fn a_store_can_be_used_from_threads_that_have_no_runtime() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let store = runtime.block_on(async {
+        let url = serve(config()).await;
+        HttpStore::connect(&url, None).await.unwrap()
+    });
+    let log = LogName::default();
+    let appended = futures_util::FutureExt::boxed(store.append(&log, append()));
+    let appended = std::thread::scope(|scope| scope.spawn(|| park(appended)).join().unwrap()).unwrap();
+    assert_eq!(appended.size, 1);
+}
+
+/// Polls on this thread, which sleeps until it is woken.
+fn park<T>(mut future: std::pin::Pin<Box<dyn Future<Output = T> + Send + '_>>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    loop {
+        match future.as_mut().poll(&mut std::task::Context::from_waker(&waker)) {
+            std::task::Poll::Ready(out) => return out,
+            std::task::Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+/// The URL that the child process of the next test is to connect to.
+const CHILD: &str = "PRECEDENT_TEST_URL";
+
+#[tokio::test]
+async fn a_certificate_is_trusted_when_its_issuer_is_named() {
+    if let Ok(url) = std::env::var(CHILD) {
+        let connected = HttpStore::connect(&url, Some("right".into())).await;
+        assert_eq!(connected.unwrap().append(&LogName::default(), append()).await.unwrap().size, 1);
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let made =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    let tls = Tls { certificate: directory.path().join("cert.pem"), key: directory.path().join("key.pem") };
+    std::fs::write(&tls.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&tls.key, made.signing_key.serialize_pem()).unwrap();
+    let url = serve(Config { token: Some("right".into()), tls: Some(tls.clone()), ..config() }).await;
+    let stranger = HttpStore::connect(&url, Some("right".into())).await.unwrap_err();
+    assert_eq!(stranger.kind(), ErrorKind::Unavailable);
+    assert!(stranger.message().contains("certificate"), "{stranger}");
+    // The variable is read from the environment, which a process had better not change while it runs.
+    let name = "a_certificate_is_trusted_when_its_issuer_is_named";
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name])
+        .env(CHILD, &url)
+        .env(precedent::CA_FILE_VARIABLE, &tls.certificate)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

@@ -1,0 +1,136 @@
+//! What all requests share: the store, the permits that bound the work, and the sign to stop.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use precedent_core::{Limits, Store};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::config::{Config, ServerLimits};
+use crate::guard::Guard;
+use crate::metrics::Metrics;
+use crate::problem::Problem;
+
+/// The state of a server.
+pub(crate) struct App {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) store_limits: Limits,
+    pub(crate) limits: ServerLimits,
+    pub(crate) guard: Guard,
+    pub(crate) metrics: Metrics,
+    requests: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
+    pub(crate) bodies: Arc<Semaphore>,
+    answers: Arc<Semaphore>,
+    pub(crate) stopping: watch::Sender<bool>,
+    busy: watch::Sender<usize>,
+}
+
+impl App {
+    pub(crate) fn new(store: Arc<dyn Store>, config: &Config) -> Self {
+        let permits = |n: usize| Arc::new(Semaphore::new(n.min(Semaphore::MAX_PERMITS)));
+        let limits = config.limits.clone();
+        Self {
+            store_limits: store.limits(),
+            store,
+            guard: Guard::new(config),
+            metrics: Metrics::default(),
+            requests: permits(limits.requests_max),
+            streams: permits(limits.streams_max),
+            bodies: permits(limits.bodies_bytes_max.div_ceil(BODY_PERMIT_BYTES)),
+            answers: permits(limits.answers_bytes_max.div_ceil(BODY_PERMIT_BYTES)),
+            limits,
+            stopping: watch::Sender::new(false),
+            busy: watch::Sender::new(0),
+        }
+    }
+
+    /// A place among the requests that are answered at once.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.requests.clone().try_acquire_owned().map_err(|_| {
+            let max = self.limits.requests_max;
+            Problem::http("overloaded", format!("{max} requests are under way, the limit is {max}"))
+        })
+    }
+
+    /// A place among the reads, followers and long polls.
+    pub(crate) fn admit_stream(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.streams.clone().try_acquire_owned().map_err(|_| {
+            let max = self.limits.streams_max;
+            Problem::http(
+                "overloaded",
+                format!("{max} reads and followers are under way, the limit is {max}"),
+            )
+        })
+    }
+
+    /// How many reads, followers and long polls are under way.
+    pub(crate) fn streams_open(&self) -> usize {
+        self.limits.streams_max.saturating_sub(self.streams.available_permits())
+    }
+
+    /// How many bytes bodies may have that are not in memory yet.
+    pub(crate) fn body_bytes_left(&self) -> usize {
+        self.bodies.available_permits() * BODY_PERMIT_BYTES
+    }
+
+    /// Waits for the room that `bytes` of an answer take, or all the room there is.
+    pub(crate) async fn answer_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        let all = self.limits.answers_bytes_max.div_ceil(BODY_PERMIT_BYTES);
+        let permits = bytes.div_ceil(BODY_PERMIT_BYTES).min(all);
+        // The semaphore is never closed.
+        self.answers.clone().acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX)).await.ok()
+    }
+
+    /// Says that something is under way that a shutdown should wait for.
+    pub(crate) fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.send_modify(|n| *n += 1);
+        Busy(self.clone())
+    }
+
+    /// Waits until nothing is under way.
+    pub(crate) async fn idle(&self) {
+        // The sender lives in `self`, so the wait can only end with nothing under way.
+        let _ = self.busy.subscribe().wait_for(|n| *n == 0).await;
+    }
+
+    /// Waits until the server is to stop.
+    pub(crate) async fn stopped(&self) {
+        let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
+    }
+}
+
+/// Bytes of a body or an answer for which one permit is taken.
+pub(crate) const BODY_PERMIT_BYTES: usize = 64 << 10;
+
+/// Something under way; it ends when this is dropped.
+pub(crate) struct Busy(Arc<App>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.send_modify(|n| *n -= 1);
+    }
+}
+
+/// A store's future whose reading happens on the thread that polls it. Where the runtime has other threads,
+/// they are given the other tasks meanwhile, so that a slow disk delays nobody else.
+pub(crate) fn blocking<F: Future + Unpin>(future: F) -> Blocking<F> {
+    Blocking(future)
+}
+
+pub(crate) struct Blocking<F>(F);
+
+impl<F: Future + Unpin> Future for Blocking<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let future = Pin::new(&mut self.0);
+        match Handle::current().runtime_flavor() {
+            RuntimeFlavor::MultiThread => tokio::task::block_in_place(|| future.poll(cx)),
+            _ => future.poll(cx),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Reads request bodies, within the limits: of one body, and of all that are in memory at once.
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use precedent_core::Error;
+use std::sync::atomic::Ordering;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::app::{App, BODY_PERMIT_BYTES};
+use crate::problem::Problem;
+
+/// A body in memory. The room it takes is given back when this is dropped.
+pub(crate) struct Received {
+    pub(crate) bytes: Bytes,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads the whole body. Room is taken as bytes come in, so that a client that announces much and sends
+/// nothing holds nothing.
+pub(crate) async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
+    let max = app.limits.body_bytes_max;
+    let too_large = |len: u64| Error::limit("the request body", len, max as u64, "bytes");
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    if let Some(len) = announced {
+        if len > max as u64 {
+            return Err(too_large(len).into());
+        }
+        if len > app.body_bytes_left() as u64 {
+            return Err(no_room(app));
+        }
+    }
+    let mut stream = body.into_data_stream();
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    let mut room: Option<OwnedSemaphorePermit> = None;
+    let (mut len, mut permits) = (0usize, 0usize);
+    loop {
+        let chunk = match tokio::time::timeout(app.limits.body_timeout, stream.next()).await {
+            Err(_) => {
+                let secs = app.limits.body_timeout.as_secs();
+                let detail = format!("nothing came for {secs} seconds after {len} bytes of the body");
+                return Err(Problem::http("request_timeout", detail));
+            }
+            Ok(None) => break,
+            Ok(Some(Err(error))) => {
+                return Err(Error::invalid(format!("the body broke off after {len} bytes: {error}")).into());
+            }
+            Ok(Some(Ok(chunk))) => chunk,
+        };
+        len += chunk.len();
+        if len > max {
+            return Err(too_large(announced.unwrap_or(len as u64)).into());
+        }
+        let needed = len.div_ceil(BODY_PERMIT_BYTES);
+        if needed > permits {
+            let more = u32::try_from(needed - permits).unwrap_or(u32::MAX);
+            let more = app.bodies.clone().try_acquire_many_owned(more).map_err(|_| no_room(app))?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+            permits = needed;
+        }
+        match &mut first {
+            None => first = Some(chunk),
+            Some(first) => {
+                if rest.is_empty() {
+                    let expected = announced.map_or(len * 2, |n| n as usize).min(max);
+                    // Room is counted by what has come in, so no more than that is reserved far ahead.
+                    rest.reserve(expected.min(len + (1 << 20)));
+                    rest.extend_from_slice(first);
+                }
+                rest.extend_from_slice(&chunk);
+            }
+        }
+    }
+    app.metrics.body_bytes_received.fetch_add(len as u64, Ordering::Relaxed);
+    let bytes = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
+    Ok(Received { bytes, room })
+}
+
+fn no_room(app: &App) -> Problem {
+    let max = app.limits.bodies_bytes_max;
+    Problem::http("overloaded", format!("the bodies under way would take more than {max} bytes together"))
+}
