@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     };
     match write(Path::new(&path)) {
         Ok(said) => {
-            println!("{said}");
+            print!("{said}");
             ExitCode::SUCCESS
         }
         Err(error) => {
