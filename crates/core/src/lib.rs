@@ -1,6 +1,7 @@
 //! The core of Precedent: what an event is, how a log is written down, and what a store promises.
 //!
-//! Nothing here knows a disk, a network, a runtime or a clock. The modules, from the inside out:
+//! Nothing here knows a disk, a network or a runtime, and a clock is given to whoever needs one (only
+//! [`MemoryStore::new`] takes the system's). The modules, from the inside out:
 //!
 //! | module | responsible for |
 //! |---|---|

@@ -141,7 +141,8 @@ fn rounds(count: usize, mut round: impl FnMut(&mut Chance)) {
     }
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let given = number("PRECEDENT_SEED");
-    let count = if given.is_some() { 1 } else { number("PRECEDENT_FUZZ_ITERATIONS").map_or(count, |n| n as usize) };
+    let count =
+        if given.is_some() { 1 } else { number("PRECEDENT_FUZZ_ITERATIONS").map_or(count, |n| n as usize) };
     let mut seeds =
         Chance(u64::from(std::process::id()) ^ Time::from_system(std::time::SystemTime::now()).as_micros());
     for _ in 0..count {

@@ -48,7 +48,8 @@ fn write(path: &Path) -> Result<String> {
 
 /// One batch: every kind of attribute, no data, empty data, data that is all zero, data that is not JSON.
 fn events(n: u32) -> Result<Vec<Event>> {
-    let builder = |kind: &str| Event::builder("urn:fixture", format!("{n}-{kind}"), format!("fixture.{kind}"));
+    let builder =
+        |kind: &str| Event::builder("urn:fixture", format!("{n}-{kind}"), format!("fixture.{kind}"));
     Ok(vec![
         builder("json")
             .stream(format!("stream/{}", n % 3))
@@ -63,7 +64,10 @@ fn events(n: u32) -> Result<Vec<Event>> {
             .build()?,
         builder("none").stream("bare").build()?,
         builder("empty").data("").build()?,
-        builder("zeros").data(vec![0; 300 * (n as usize % 7)]).datacontenttype("application/octet-stream").build()?,
+        builder("zeros")
+            .data(vec![0; 300 * (n as usize % 7)])
+            .datacontenttype("application/octet-stream")
+            .build()?,
     ])
 }
 

@@ -76,7 +76,8 @@ fn stores_written_by_released_versions_open_and_go_on() {
             }
             let store = EmbeddedStore::open(&path, Options::default()).unwrap();
             check(&store, &heads);
-            let event = Event::builder("urn:fixture", "later", "fixture.later").stream("bare").build().unwrap();
+            let event =
+                Event::builder("urn:fixture", "later", "fixture.later").stream("bare").build().unwrap();
             let appended = done(store.append(&LogName::default(), event.into()));
             assert_eq!(appended.events[0].version.unwrap().0, 40);
             drop(store);
