@@ -1,1 +1,87 @@
-fn main() {}
+//! `precedent`: record what AI models and agents saw and decided, read it back, prove it.
+//!
+//! This file parses, calls, and maps the outcome to an exit code: 0 yes, 1 the answer is no, 2 something
+//! broke. stdout is data, stderr is talk. One file a command is in `commands`.
+
+mod commands;
+mod failure;
+mod gist;
+mod global;
+mod json_values;
+mod output;
+mod progress;
+mod recorder;
+mod text;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser};
+
+use commands::Command;
+use failure::Failure;
+use global::Global;
+use output::say;
+
+/// The event store for AI models and agents.
+///
+/// Every input, call, tool result, decision, override and outcome is an immutable event: in order, durable,
+/// provable, replayable.
+#[derive(Parser)]
+#[command(name = "precedent", bin_name = "precedent", version)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+/// What a shell expects of a program that was interrupted.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A pipe that nobody reads any more is no reason to fail, here as everywhere.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let Some(command) = cli.command else {
+        let _ = Cli::command().print_help();
+        return ExitCode::SUCCESS;
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::new(format!("no threads could be started: {error}")).report(),
+    };
+    let code = runtime.block_on(run(command, cli.global));
+    runtime.shutdown_timeout(Duration::from_millis(200));
+    code
+}
+
+async fn run(command: Command, global: Global) -> ExitCode {
+    let ends_by_itself = command.ends_when_interrupted();
+    let mut task = tokio::spawn(command.run(global));
+    let interrupted = async {
+        if ends_by_itself || tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = &mut task => outcome,
+        () = interrupted => {
+            // Dropping the command removes what it made for itself, such as a half-written export.
+            task.abort();
+            let _ = tokio::time::timeout(Duration::from_secs(2), &mut task).await;
+            say(format_args!("interrupted"));
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    };
+    match outcome {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure.report(),
+        Err(panic) => Failure::new(format!("a defect of this program: {panic}")).report(),
+    }
+}

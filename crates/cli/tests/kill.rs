@@ -30,7 +30,9 @@ fn serve(store: &Path) -> (Child, String) {
         .spawn()
         .expect("the binary starts");
     let mut line = String::new();
-    BufReader::new(server.stdout.take().expect("its output is ours")).read_line(&mut line).expect("it says where");
+    BufReader::new(server.stdout.take().expect("its output is ours"))
+        .read_line(&mut line)
+        .expect("it says where");
     let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("'{line}': {e}"));
     let address = said["url"].as_str().expect("a URL").trim_start_matches("http://").to_owned();
     (server, address)
@@ -50,7 +52,8 @@ fn post(connection: &mut TcpStream, body: &str) -> Option<(u16, serde_json::Valu
         answer.extend_from_slice(&buffer[..n]);
         let Some(end) = answer.windows(4).position(|w| w == b"\r\n\r\n") else { continue };
         let head = String::from_utf8_lossy(&answer[..end]).to_ascii_lowercase();
-        let length: usize = head.lines().find_map(|l| l.strip_prefix("content-length:"))?.trim().parse().ok()?;
+        let length: usize =
+            head.lines().find_map(|l| l.strip_prefix("content-length:"))?.trim().parse().ok()?;
         if answer.len() >= end + 4 + length {
             let status = head.split(' ').nth(1)?.parse().ok()?;
             return Some((status, serde_json::from_slice(&answer[end + 4..]).ok()?));
@@ -125,7 +128,11 @@ fn every_acknowledged_event_survives_being_killed_and_no_batch_is_half_there() {
             }
         });
         let verified = precedent(&store, &["verify"]);
-        assert!(verified.status.success(), "round {round}, seed {seed}: {}", String::from_utf8_lossy(&verified.stdout));
+        assert!(
+            verified.status.success(),
+            "round {round}, seed {seed}: {}",
+            String::from_utf8_lossy(&verified.stdout)
+        );
     }
     assert!(acknowledged.len() as u64 > rounds, "seed {seed}: hardly anything was acknowledged");
 

@@ -1,0 +1,49 @@
+//! Progress of long work: on a terminal only, on stderr, gone when the work is done.
+
+use std::io::IsTerminal;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A bar over events; without a total it counts. It is hidden where stderr is no terminal.
+pub(crate) fn events(doing: &'static str, total: Option<u64>) -> ProgressBar {
+    let template = match total {
+        Some(_) => "{msg:<10} {wide_bar} {human_pos}/{human_len} events  {eta}",
+        None => "{msg:<10} {human_pos} events  {elapsed}",
+    };
+    bar(doing, total, template)
+}
+
+/// A bar over the bytes of a file; without a total it counts.
+pub(crate) fn bytes(doing: &'static str, total: Option<u64>) -> ProgressBar {
+    let template = match total {
+        Some(_) => "{msg:<10} {wide_bar} {bytes}/{total_bytes}  {eta}",
+        None => "{msg:<10} {bytes}  {elapsed}",
+    };
+    bar(doing, total, template)
+}
+
+/// No bar at all.
+pub(crate) fn hidden() -> ProgressBar {
+    ProgressBar::hidden()
+}
+
+fn bar(doing: &'static str, total: Option<u64>, template: &str) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return hidden();
+    }
+    let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_message(doing);
+    bar
+}
+
+/// Removes the bar when the work ends, however it ends.
+pub(crate) struct Clearing<'a>(pub(crate) &'a ProgressBar);
+
+impl Drop for Clearing<'_> {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}

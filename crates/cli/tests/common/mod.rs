@@ -1,0 +1,155 @@
+//! What the tests of the binary share: running it in a directory of its own.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A directory in which the binary runs.
+pub(crate) struct Place(TempDir);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    pub(crate) fn command<I: IntoIterator<Item = impl AsRef<OsStr>>>(&self, arguments: I) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_precedent"));
+        command.current_dir(self.path()).args(arguments);
+        for variable in ["PRECEDENT_URL", "PRECEDENT_TOKEN", "PRECEDENT_CA_FILE", "CARGO"] {
+            command.env_remove(variable);
+        }
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// Runs it to its end; `line` is split at blanks.
+    pub(crate) fn run(&self, line: &str) -> Done {
+        self.run_with(line.split_whitespace(), b"")
+    }
+
+    pub(crate) fn run_with<I: IntoIterator<Item = impl AsRef<OsStr>>>(
+        &self,
+        arguments: I,
+        input: &[u8],
+    ) -> Done {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // Beside it, so that neither waits for the other; one that reads no input closes it.
+        let feeding = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().unwrap();
+        feeding.join().unwrap();
+        Done(output)
+    }
+}
+
+/// How a run ended.
+pub(crate) struct Done(Output);
+
+impl Done {
+    pub(crate) fn code(&self) -> i32 {
+        self.0.status.code().unwrap_or(-1)
+    }
+
+    pub(crate) fn out(&self) -> String {
+        String::from_utf8(self.0.stdout.clone()).unwrap()
+    }
+
+    pub(crate) fn err(&self) -> String {
+        String::from_utf8(self.0.stderr.clone()).unwrap()
+    }
+
+    /// Asserts the exit code, and shows everything if it is another one.
+    #[track_caller]
+    pub(crate) fn ends(self, code: i32) -> Self {
+        assert_eq!(self.code(), code, "stdout:\n{}\nstderr:\n{}", self.out(), self.err());
+        self
+    }
+
+    /// Asserts that stderr says this.
+    #[track_caller]
+    pub(crate) fn says(self, text: &str) -> Self {
+        assert!(self.err().contains(text), "'{text}' is not in stderr:\n{}", self.err());
+        self
+    }
+
+    /// stdout as one JSON value.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.0.stdout).unwrap_or_else(|e| panic!("{e}: {}", self.out()))
+    }
+
+    /// stdout as one JSON value a line.
+    #[track_caller]
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        self.out().lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e}: {l}"))).collect()
+    }
+}
+
+/// A process that is killed, by its id, when the test ends.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// Asks it to end, as Ctrl-C does.
+    #[cfg(unix)]
+    pub(crate) fn interrupt(&self) {
+        let sent = Command::new("kill").args(["-INT", &self.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Its exit code, once it has ended.
+    pub(crate) fn end(&mut self) -> i32 {
+        within(|| self.0.try_wait().unwrap()).code().unwrap_or(-1)
+    }
+}
+
+/// Asks again and again, a bounded time.
+#[track_caller]
+pub(crate) fn within<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "nothing came within a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The agent runs the project is tested with; `None`, said loudly, if they are not there.
+pub(crate) fn agent_runs() -> Option<PathBuf> {
+    let named = std::env::var_os("PRECEDENT_SHARED_DATA").map(PathBuf::from);
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = named.unwrap_or(beside).join("tau-bench/gpt-4o-airline.json");
+    if path.exists() {
+        return path.canonicalize().ok();
+    }
+    eprintln!("skipped: {} is not there; PRECEDENT_SHARED_DATA names the folder of the data", path.display());
+    None
+}
