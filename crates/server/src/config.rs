@@ -84,7 +84,7 @@ impl Config {
     }
 
     /// Refuses what is not safe.
-    pub(crate) fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         match &self.token {
             None if !self.listen.ip().is_loopback() => {
                 return Err(Error::invalid(format!(

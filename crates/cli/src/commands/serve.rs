@@ -41,6 +41,8 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     };
     config.allowed_hosts = args.hosts;
     let has_token = config.token.is_some();
+    // What is not safe to serve is refused before a store is made for it.
+    config.check()?;
 
     let url = global.url();
     let options: OpenOptions = writing(args.clock).access(Access::Own);
