@@ -42,6 +42,8 @@ pub struct Limits {
     pub conditions_max: u64,
     /// Items of one query; also the types and the tags of one item.
     pub query_items_max: u64,
+    /// Types, tags, streams and attributes of one query, all items together.
+    pub query_terms_max: u64,
     /// Bytes of a register's value.
     pub register_bytes_max: u64,
 }
@@ -62,6 +64,7 @@ impl Limits {
             attribute_name_bytes_max: 64,
             conditions_max: 64,
             query_items_max: 256,
+            query_terms_max: 1_024,
             register_bytes_max: 64 << 10,
         }
     }

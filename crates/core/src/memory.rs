@@ -17,7 +17,7 @@ use crate::frame::Frame;
 use crate::ids::{FrameId, LogId, LogName, Position, Time};
 use crate::limits::{Durability, Limits};
 use crate::query::{Direction, Query};
-use crate::sequencer::{Draft, History, LogState, Prepared, StreamTip, appended, check_clock};
+use crate::sequencer::{Draft, History, LogState, Prepared, StreamTip, appended, check_clock, check_copied};
 use crate::store::{
     Append, Appended, Damage, ExpectedRegister, Finding, Head, Page, Progress, Read, RecordedEvent, Register,
     RegisterName, Severity, Store, Usage, beyond,
@@ -212,6 +212,7 @@ impl LogData {
         }
         frame.check()?;
         let state = self.state.after(&frame)?;
+        check_copied(&frame, &self.state, &*self)?;
         self.take(frame, state)
     }
 

@@ -86,6 +86,11 @@ impl QueryItem {
         self.types.is_empty() && self.tags.is_empty() && self.stream.is_none() && self.attributes.is_empty()
     }
 
+    /// How many types, tags, streams and attributes it names.
+    fn terms(&self) -> usize {
+        self.types.len() + self.tags.len() + usize::from(self.stream.is_some()) + self.attributes.len()
+    }
+
     /// Whether `event` matches.
     pub fn matches(&self, event: &Event) -> bool {
         (self.types.is_empty() || self.types.iter().any(|t| t == event.event_type()))
@@ -135,6 +140,10 @@ impl Query {
             false => Ok(()),
         };
         count("the query".into(), self.items.len())?;
+        let terms: usize = self.items.iter().map(QueryItem::terms).sum();
+        if terms as u64 > limits.query_terms_max {
+            return Err(Error::limit("the query", terms as u64, limits.query_terms_max, "terms"));
+        }
         for (index, item) in self.items.iter().enumerate() {
             if item.is_empty() {
                 return Err(Error::invalid(format!(

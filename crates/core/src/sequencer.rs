@@ -160,9 +160,14 @@ impl Prepared {
             bytes_max += event.parts.iter().map(|(_, content)| content.len()).sum::<usize>();
             prepared.push(event);
         }
-        let frame_max = limits.frame_bytes_max - OVERHEAD_BYTES_MAX as u64;
-        if bytes_max as u64 > frame_max {
-            return Err(Error::limit("the batch", bytes_max as u64, frame_max, "bytes with its envelopes"));
+        let frame_bytes = (bytes_max + OVERHEAD_BYTES_MAX) as u64;
+        if frame_bytes > limits.frame_bytes_max {
+            return Err(Error::limit(
+                "the batch with its envelopes",
+                frame_bytes,
+                limits.frame_bytes_max,
+                "bytes",
+            ));
         }
         Ok(Self { events: prepared, conditions, bytes_max })
     }
@@ -298,6 +303,11 @@ impl<'a> Draft<'a> {
     /// Whether an append can be added without the frame growing past `bytes_max`. One always fits an empty draft.
     pub fn fits(&self, prepared: &Prepared, bytes_max: usize) -> bool {
         self.is_empty() || self.builder.len_max() + prepared.bytes_max <= bytes_max
+    }
+
+    /// Bytes the frame would have, at most.
+    pub fn len_max(&self) -> usize {
+        self.builder.len_max()
     }
 
     /// Adds an append, or says why not, and then the draft is as before. The answer holds once the frame is
@@ -449,7 +459,12 @@ impl<'a> Draft<'a> {
                 && !self.tips.contains_key(stream)
                 && !tips.contains_key(stream)
             {
-                tips.insert(stream, history.stream_tip(stream)?);
+                let tip = history.stream_tip(stream)?;
+                if tip.is_some_and(|tip| tip.version.0 >= u64::MAX - limits_of_a_batch()) {
+                    let message = format!("stream '{}' has no versions left", shown(stream));
+                    return Err(Error::new(ErrorKind::LimitExceeded, message));
+                }
+                tips.insert(stream, tip);
             }
         }
         for (stream, tip) in tips {
@@ -528,6 +543,51 @@ enum Known {
 
 fn key(event: &Event) -> (String, String) {
     (event.source().to_owned(), event.id().to_owned())
+}
+
+/// More events than one frame can hold.
+fn limits_of_a_batch() -> u64 {
+    u64::from(u32::MAX)
+}
+
+/// Checks what a frame of a copied log says about the log before it, which [`Frame::check`] and
+/// [`LogState::after`] cannot see: recorded times, stream versions and links, keys, canonical entries.
+///
+/// # Errors
+/// `damaged`, naming the event, for a frame that no log of ours can hold at this place.
+pub fn check_copied(frame: &Frame, state: &LogState, history: &dyn History) -> Result<()> {
+    let mut last_time = state.last_time;
+    let mut tips: HashMap<String, StreamTip> = HashMap::new();
+    let mut keys = std::collections::HashSet::new();
+    for index in 0..frame.len() {
+        let stored = frame.event(index)?;
+        let entry = crate::entry::Entry::decode(&stored.entry)?;
+        let wrong = |what: &str| Err(Error::damaged(format!("event {}: {what}", entry.position)));
+        if !entry.is_canonical(&stored.entry) {
+            return wrong("the entry is not in its canonical encoding");
+        }
+        if entry.recorded < last_time {
+            return wrong("recorded before the event before it");
+        }
+        last_time = entry.recorded;
+        let event = &entry.event;
+        if !keys.insert(key(event)) || history.by_key(event.source(), event.id())?.is_some() {
+            return wrong("its source and id are those of an earlier event");
+        }
+        if let (Some(stream), Some(version)) = (event.stream(), entry.version) {
+            let tip = match tips.get(stream) {
+                Some(tip) => Some(*tip),
+                None => history.stream_tip(stream)?,
+            };
+            let expected = tip.map_or(Some(0), |tip| tip.version.0.checked_add(1));
+            if Some(version.0) != expected || entry.previous != tip.map(|tip| tip.leaf) {
+                return wrong("it does not follow the previous event of its stream");
+            }
+            let leaf = leaf_hash(&stored.entry);
+            tips.insert(stream.to_owned(), StreamTip { position: entry.position, version, leaf });
+        }
+    }
+    Ok(())
 }
 
 /// The answer to an append whose receipts are durable.

@@ -202,17 +202,21 @@ impl Read {
             TimeField::Recorded => self.in_time(recorded.recorded),
             TimeField::Produced => {
                 (self.since.is_none() && self.until.is_none())
-                    || recorded
-                        .event
-                        .time()
-                        .and_then(|t| Time::parse(t).ok())
-                        .is_some_and(|t| self.in_time(t))
+                    || recorded.event.time().is_some_and(|t| self.produced_in_time(t))
             }
         };
         self.after.is_none_or(|after| recorded.position > after)
             && self.before.is_none_or(|before| recorded.position < before)
             && in_time()
             && self.query.matches(&recorded.event)
+    }
+
+    /// A producer's time can lie before 1970, where no log was there to record anything.
+    fn produced_in_time(&self, time: &str) -> bool {
+        let Ok(time) = crate::ids::parse_rfc3339(time) else { return false };
+        let micros = |bound: Time| i64::try_from(bound.as_micros()).unwrap_or(i64::MAX);
+        self.since.is_none_or(|since| time.as_microsecond() >= micros(since))
+            && self.until.is_none_or(|until| time.as_microsecond() < micros(until))
     }
 
     fn in_time(&self, time: Time) -> bool {

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::frame::Frame;
+use crate::frame::{Frame, StoredPart};
 use crate::ids::{Hash, LogId, Position, Time, Version};
 use crate::tree::{Tree, leaf_hash};
 
@@ -309,6 +309,10 @@ impl Verifier {
         }
         if let Err(e) = stored.check_commitments(&entry) {
             return fail(e.to_string());
+        }
+        // Nothing in this version erases, so nothing can vouch for it.
+        if stored.parts(&entry).is_ok_and(|parts| parts.iter().any(|p| matches!(p, StoredPart::Erased))) {
+            return fail("its data is marked as erased, and nothing says by whom".into());
         }
         Ok(leaf)
     }

@@ -51,7 +51,7 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::{BoxFuture, FutureExt};
 use precedent_core::frame::Frame;
-use precedent_core::memory::Clock;
+use precedent_core::memory::{Clock, no_log};
 use precedent_core::sequencer::{LogState, Prepared};
 use precedent_core::store::{Finding, Progress, Usage, beyond};
 use precedent_core::verify::{Expect, Report};
@@ -119,7 +119,9 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) lock_path: PathBuf,
     /// Why nothing is written any more, after a failure that could not be settled.
-    pub(crate) stopped: Mutex<Option<Error>>,
+    stopped: Mutex<Option<Error>>,
+    /// Those who are told of it.
+    stop_waiters: Mutex<Vec<oneshot::Sender<()>>>,
 }
 
 impl Settings {
@@ -127,14 +129,24 @@ impl Settings {
         self.access == Access::ReadWrite
     }
 
-    /// Stops the whole handle: every log and the registers.
+    /// Stops the whole handle: every log and the registers. Everybody who waits is told.
     pub(crate) fn stop(&self, error: &Error) {
-        self.stopped.lock().unwrap_or_else(|p| p.into_inner()).get_or_insert_with(|| error.clone());
+        lock(&self.stopped).get_or_insert_with(|| error.clone());
+        lock(&self.stop_waiters).clear();
+    }
+
+    /// Told when the handle stops: then the sender is dropped.
+    fn on_stop(&self) -> oneshot::Receiver<()> {
+        let (tell, told) = oneshot::channel();
+        let mut waiters = lock(&self.stop_waiters);
+        waiters.retain(|waiter| !waiter.is_canceled());
+        waiters.push(tell);
+        told
     }
 
     /// The error of everything after such a failure.
     pub(crate) fn check_stopped(&self) -> Result<()> {
-        match &*self.stopped.lock().unwrap_or_else(|p| p.into_inner()) {
+        match &*lock(&self.stopped) {
             Some(error) => Err(Error::new(
                 ErrorKind::Stopped,
                 format!("the store stopped after a failure, open it again: {error}"),
@@ -142,6 +154,10 @@ impl Settings {
             None => Ok(()),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 const LOCK_FILE: &str = "lock";
@@ -206,10 +222,27 @@ pub struct EmbeddedStore {
     path: PathBuf,
     settings: Arc<Settings>,
     registers: Registers,
-    logs: Mutex<BTreeMap<LogName, Arc<Log>>>,
+    logs: Mutex<Logs>,
     /// Held as long as the store is open for writing.
     lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
-    closed: std::sync::atomic::AtomicBool,
+}
+
+/// The logs that have been asked for.
+#[derive(Default)]
+struct Logs {
+    closed: bool,
+    slots: BTreeMap<LogName, Arc<Mutex<Slot>>>,
+}
+
+/// The place of one log. Its lock is held while the log is opened, closed or replaced, so that none of these
+/// happens twice at a time, and other logs do not wait.
+#[derive(Default)]
+enum Slot {
+    #[default]
+    Empty,
+    Open(Arc<Log>),
+    /// The store has been closed.
+    Closed,
 }
 
 impl std::fmt::Debug for EmbeddedStore {
@@ -230,12 +263,16 @@ impl EmbeddedStore {
 
     fn open_in(io: Arc<dyn Io>, path: &Path, options: Options) -> Result<Self> {
         let writes = options.access == Access::ReadWrite;
-        if writes && options.create {
+        let makes = writes && options.create && prepare(&*io, path)?;
+        if !makes {
+            check_is_store(&*io, path)?;
+        }
+        let lock_path = path.join(LOCK_FILE);
+        let lock = if writes { Some(take_lock(&*io, path, &lock_path)?) } else { None };
+        if makes {
             make_store(&*io, path)?;
         }
         check_is_store(&*io, path)?;
-        let lock_path = path.join(LOCK_FILE);
-        let lock = if writes { Some(take_lock(&*io, path, &lock_path)?) } else { None };
         let settings = Settings {
             access: options.access,
             accept_clock: options.accept_clock,
@@ -246,6 +283,7 @@ impl EmbeddedStore {
             limits: Limits::new(Durability::Device),
             lock_path,
             stopped: Mutex::default(),
+            stop_waiters: Mutex::default(),
         };
         let settings = Arc::new(settings);
         let store = Self {
@@ -255,7 +293,6 @@ impl EmbeddedStore {
             settings,
             logs: Mutex::default(),
             lock: Mutex::new(lock),
-            closed: false.into(),
         };
         if writes {
             store.write_owner(None)?;
@@ -263,6 +300,12 @@ impl EmbeddedStore {
         }
         // What can be wrong with the main log is said now, not at the first read.
         store.log(&LogName::default())?;
+        if writes {
+            // What a writer that died has left is settled, and readers in other processes told how far to look.
+            for name in store.names()? {
+                store.log(&name)?;
+            }
+        }
         Ok(store)
     }
 
@@ -287,47 +330,120 @@ impl EmbeddedStore {
         &self.path
     }
 
-    fn logs_locked(&self) -> Result<MutexGuard<'_, BTreeMap<LogName, Arc<Log>>>> {
-        if self.closed.load(std::sync::atomic::Ordering::Acquire) {
+    fn check_open(&self) -> Result<()> {
+        if lock(&self.logs).closed { Err(closed()) } else { Ok(()) }
+    }
+
+    /// The place of a log, whether or not there is one.
+    fn slot(&self, name: &LogName) -> Result<Arc<Mutex<Slot>>> {
+        let mut logs = lock(&self.logs);
+        if logs.closed {
             return Err(closed());
         }
-        Ok(self.logs.lock().unwrap_or_else(|p| p.into_inner()))
+        Ok(logs.slots.entry(name.clone()).or_default().clone())
+    }
+
+    /// The names of the logs on disk.
+    fn names(&self) -> Result<Vec<LogName>> {
+        let mut names = Vec::new();
+        for name in self.io.list(&self.path.join("logs"))? {
+            if let Ok(name) = name.parse::<LogName>()
+                && LogMeta::read(&*self.io, &self.log_dir(&name)).is_ok_and(|meta| meta.is_some())
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
     }
 
     fn log_dir(&self, name: &LogName) -> PathBuf {
         self.path.join("logs").join(name.as_str())
     }
 
+    /// The log, opened if it is not. One that does not exist is ready for its first append.
     fn log(&self, name: &LogName) -> Result<Arc<Log>> {
-        let mut logs = self.logs_locked()?;
-        if let Some(log) = logs.get(name) {
+        let slot = self.slot(name)?;
+        let mut slot = lock(&slot);
+        match &*slot {
+            Slot::Closed => Err(closed()),
             // A reader that looked before the log was made looks again.
-            let may_exist_now =
-                !self.settings.writes() && log.check_exists().is_err() | (log.published().size == 0);
-            if !may_exist_now || LogMeta::read(&*self.io, &self.log_dir(name))?.is_none() {
-                return Ok(log.clone());
+            Slot::Open(log) if self.settings.writes() || log.published().size > 0 => Ok(log.clone()),
+            Slot::Open(log) if LogMeta::read(&*self.io, &self.log_dir(name))?.is_none() => Ok(log.clone()),
+            _ => {
+                let log = self.open_log(name)?;
+                *slot = Slot::Open(log.clone());
+                Ok(log)
             }
         }
-        let read_only = (!self.settings.writes()).then(|| {
-            Error::new(ErrorKind::ReadOnly, format!("{} is open for reading only", self.path.display()))
-        });
-        let log =
-            Log::open(self.io.clone(), self.log_dir(name), name.clone(), self.settings.clone(), read_only)?;
-        logs.insert(name.clone(), log.clone());
+    }
+
+    fn open_log(&self, name: &LogName) -> Result<Arc<Log>> {
+        let read_only = (!self.settings.writes()).then(|| self.is_read_only());
+        Log::open(self.io.clone(), self.log_dir(name), name.clone(), self.settings.clone(), read_only)
+    }
+
+    fn is_read_only(&self) -> Error {
+        Error::new(ErrorKind::ReadOnly, format!("{} is open for reading only", self.path.display()))
+    }
+
+    /// A log that is there: asking for one that is not leaves nothing behind.
+    fn existing_log(&self, name: &LogName) -> Result<Arc<Log>> {
+        self.check_open()?;
+        let known = lock(&self.logs).slots.contains_key(name) || name.as_str() == LogName::MAIN;
+        if !known && LogMeta::read(&*self.io, &self.log_dir(name))?.is_none() {
+            return Err(no_log(name));
+        }
+        let log = self.log(name)?;
+        log.check_exists()?;
         Ok(log)
+    }
+
+    /// Lets go of a log that its first append has not made.
+    fn forget_unmade(&self, name: &LogName) {
+        let Ok(slot) = self.slot(name) else { return };
+        let mut place = lock(&slot);
+        if let Slot::Open(log) = &*place
+            && log.check_exists().is_err()
+        {
+            log.close();
+            *place = Slot::Empty;
+            let mut logs = lock(&self.logs);
+            // Nobody else holds the place but us and the map.
+            if Arc::strong_count(&slot) == 2 {
+                logs.slots.remove(name);
+            }
+        }
     }
 
     /// The log, after a look at what a writer in another process has published.
     fn fresh_log(&self, name: &LogName) -> Result<Arc<Log>> {
-        let log = self.log(name)?;
+        let log = self.existing_log(name)?;
         log.refresh()?;
         Ok(log)
     }
 
-    async fn submit<T>(&self, log: &Log, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
+    /// Hands a job to the writer of a log and waits for its answer. A log that was closed meanwhile has been
+    /// replaced, unless the store has been closed.
+    async fn submit<T>(
+        &self,
+        name: &LogName,
+        job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job,
+        log: impl Fn() -> Result<Arc<Log>>,
+    ) -> Result<T> {
         let (answer, answered) = oneshot::channel();
-        log.submit(job(answer))?;
-        let gone = |_| Error::new(ErrorKind::Stopped, "the writer of the log ended").maybe_written();
+        let mut job = job(answer);
+        loop {
+            let log = log()?;
+            match log.submit(job) {
+                Ok(()) => break,
+                Err((error, None)) => return Err(error),
+                Err((_, Some(back))) => job = back,
+            }
+            self.check_open()?;
+        }
+        let gone =
+            |_| Error::new(ErrorKind::Stopped, format!("the writer of log '{name}' ended")).maybe_written();
         answered.await.map_err(gone)?
     }
 
@@ -335,14 +451,17 @@ impl EmbeddedStore {
     async fn grow(&self, log: &Arc<Log>, size: u64, until: Option<Instant>) -> Result<()> {
         loop {
             let told = log.waiter();
+            let stopped = self.settings.on_stop();
+            self.settings.check_stopped()?;
             if log.published().size > size || log.refresh()? {
                 return Ok(());
             }
             if self.settings.writes() && until.is_none() {
                 // Whoever ends the wait without news has closed the log, or put a copy in its place.
-                if told.await.is_err() {
-                    drop(self.logs_locked()?);
-                    self.settings.check_stopped()?;
+                let news = futures_util::future::select(told, stopped).await;
+                self.settings.check_stopped()?;
+                if !matches!(news, futures_util::future::Either::Left((Ok(()), _))) {
+                    self.check_open()?;
                     return Ok(());
                 }
                 continue;
@@ -357,21 +476,24 @@ impl EmbeddedStore {
                 let _ = wake.send(());
             })?;
             futures_util::future::select(told, woken).await;
-            if self.closed.load(std::sync::atomic::Ordering::Acquire) {
-                return Err(closed());
-            }
+            self.check_open()?;
         }
     }
 
     fn close_now(&self) {
-        if self.closed.swap(true, std::sync::atomic::Ordering::AcqRel) {
-            return;
+        let slots = {
+            let mut logs = lock(&self.logs);
+            logs.closed = true;
+            std::mem::take(&mut logs.slots)
+        };
+        for slot in slots.into_values() {
+            // Whoever opens a log at this moment is waited for; whoever comes later finds it closed.
+            if let Slot::Open(log) = std::mem::replace(&mut *lock(&slot), Slot::Closed) {
+                log.close();
+            }
         }
-        let logs = std::mem::take(&mut *self.logs.lock().unwrap_or_else(|p| p.into_inner()));
-        for log in logs.into_values() {
-            log.close();
-        }
-        self.lock.lock().unwrap_or_else(|p| p.into_inner()).take();
+        // Only now may another process write.
+        lock(&self.lock).take();
     }
 }
 
@@ -381,28 +503,44 @@ impl Drop for EmbeddedStore {
     }
 }
 
-/// Makes the directory a store if there is nothing in it.
-fn make_store(io: &dyn Io, path: &Path) -> Result<()> {
+/// Prepares a directory that is to become a store, up to the lock file; answers whether there is none yet.
+fn prepare(io: &dyn Io, path: &Path) -> Result<bool> {
     let context = |e: std::io::Error| Error::from(e).context(format!("making a store in {}", path.display()));
     io.create_dir_all(path).map_err(context)?;
     let names = io.list(path).map_err(context)?;
     if names.iter().any(|name| name == meta::STORE_FILE) {
-        return Ok(());
+        return Ok(false);
     }
-    // A crash while the store was made leaves some of these.
+    // A crash while the store was made leaves some of these, but never a log.
     let ours = [LOCK_FILE, "logs", "registers", "precedent.tmp"];
     if let Some(other) = names.iter().find(|name| !ours.contains(&name.as_str())) {
         let message = format!("{} is not a store and not empty: it holds '{other}'", path.display());
         return Err(Error::new(ErrorKind::NotAStore, message));
     }
+    if io.list(&path.join("logs")).is_ok_and(|logs| !logs.is_empty())
+        && read_file(io, &path.join(meta::STORE_FILE)).is_err()
+    {
+        let message = format!(
+            "{} holds logs, but its file '{}' is missing: of what format they are is not known",
+            path.display(),
+            meta::STORE_FILE
+        );
+        return Err(Error::new(ErrorKind::NotAStore, message));
+    }
+    match io.open(&path.join(LOCK_FILE), Mode::Create) {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(context(e)),
+        _ => Ok(true),
+    }
+}
+
+/// Makes the directory a store, under its lock, unless another process has done so meanwhile.
+fn make_store(io: &dyn Io, path: &Path) -> Result<()> {
+    let context = |e: std::io::Error| Error::from(e).context(format!("making a store in {}", path.display()));
+    if read_file(io, &path.join(meta::STORE_FILE)).is_ok() {
+        return Ok(());
+    }
     io.create_dir_all(&path.join("logs")).map_err(context)?;
     io.create_dir_all(&path.join("registers")).map_err(context)?;
-    if !names.iter().any(|name| name == LOCK_FILE) {
-        match io.open(&path.join(LOCK_FILE), Mode::Create) {
-            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => return Err(context(e)),
-            _ => {}
-        }
-    }
     meta::write_store(io, path).map_err(context)?;
     if let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
         io.sync_dir(parent).map_err(context)?;
@@ -448,8 +586,11 @@ impl Store for EmbeddedStore {
         async move {
             // On this thread, beside the writer: the limits, the salts, the commitments.
             let prepared = Prepared::new(append, &self.settings.limits)?;
-            let log = self.log(log)?;
-            self.submit(&log, |answer| Job::Append(prepared, answer)).await
+            let appended = self.submit(log, |answer| Job::Append(prepared, answer), || self.log(log)).await;
+            if appended.is_err() {
+                self.forget_unmade(log);
+            }
+            appended
         }
         .boxed()
     }
@@ -494,17 +635,8 @@ impl Store for EmbeddedStore {
 
     fn logs(&self) -> BoxFuture<'_, Result<Vec<LogName>>> {
         async move {
-            drop(self.logs_locked()?);
-            let mut logs = Vec::new();
-            for name in self.io.list(&self.path.join("logs"))? {
-                if let Ok(name) = name.parse::<LogName>()
-                    && LogMeta::read(&*self.io, &self.log_dir(&name)).is_ok_and(|meta| meta.is_some())
-                {
-                    logs.push(name);
-                }
-            }
-            logs.sort();
-            Ok(logs)
+            self.check_open()?;
+            self.names()
         }
         .boxed()
     }
@@ -520,21 +652,16 @@ impl Store for EmbeddedStore {
 
     fn put_frames<'a>(&'a self, log: &'a LogName, frames: Vec<Frame>) -> BoxFuture<'a, Result<Head>> {
         async move {
-            let Some(first) = frames.first() else { return self.fresh_log(log)?.head() };
-            let log = self.copy_target(log, first)?;
-            self.submit(&log, |answer| Job::PutFrames(frames, answer)).await?;
-            log.head()
+            let Some(first) = frames.first().cloned() else { return self.fresh_log(log)?.head() };
+            let target = || self.copy_target(log, &first);
+            self.submit(log, |answer| Job::PutFrames(frames, answer), target).await?;
+            self.fresh_log(log)?.head()
         }
         .boxed()
     }
 
     fn promote<'a>(&'a self, log: &'a LogName) -> BoxFuture<'a, Result<()>> {
-        async move {
-            let log = self.log(log)?;
-            log.check_exists()?;
-            self.submit(&log, Job::Promote).await
-        }
-        .boxed()
+        async move { self.submit(log, Job::Promote, || self.existing_log(log)).await }.boxed()
     }
 
     fn verify<'a>(
@@ -545,12 +672,24 @@ impl Store for EmbeddedStore {
     ) -> BoxFuture<'a, Result<Report>> {
         async move {
             let log = self.fresh_log(log)?;
-            log.check_exists()?;
             let published = log.published();
-            // Beside a writer, in this process or another, only what it has published is verified.
-            let beside = self.settings.writes() || log::writer_is_alive(&*self.io, &self.settings);
-            let limit = (beside && published.state.is_some()).then_some(published.frames);
-            verify::verify(&self.io, &log.dir, limit, published.size, expect, progress)
+            let alive = || log::writer_is_alive(&*self.io, &self.settings);
+            loop {
+                // Beside a writer, in this process or another, what it has published is verified, all of it.
+                let beside = if self.settings.writes() { log.read_only.is_none() } else { alive() };
+                let mark = recovery::highest_mark(&*self.io, &log.dir, log.id);
+                let limit = match (self.settings.writes(), mark) {
+                    (true, _) => published.frames,
+                    (false, Some(mark)) => mark.frames,
+                    (false, None) => published.frames,
+                };
+                let limit = beside.then_some(limit);
+                let report = verify::verify(&self.io, &log.dir, limit, published.size, expect, progress)?;
+                // A writer that came in the middle may have been seen at work.
+                if report.is_ok() || beside || self.settings.writes() || !alive() {
+                    return Ok(report);
+                }
+            }
         }
         .boxed()
     }
@@ -561,7 +700,7 @@ impl Store for EmbeddedStore {
 
     fn register<'a>(&'a self, name: &'a RegisterName) -> BoxFuture<'a, Result<Option<Register>>> {
         async move {
-            drop(self.logs_locked()?);
+            self.check_open()?;
             self.registers.get(name)
         }
         .boxed()
@@ -574,10 +713,9 @@ impl Store for EmbeddedStore {
         value: Bytes,
     ) -> BoxFuture<'a, Result<Register>> {
         async move {
-            drop(self.logs_locked()?);
+            self.check_open()?;
             if !self.settings.writes() {
-                let message = format!("{} is open for reading only", self.path.display());
-                return Err(Error::new(ErrorKind::ReadOnly, message));
+                return Err(self.is_read_only());
             }
             self.registers.set(name, expected, value)
         }
@@ -586,7 +724,7 @@ impl Store for EmbeddedStore {
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
         async move {
-            drop(self.logs_locked()?);
+            self.check_open()?;
             self.close_now();
             Ok(())
         }
@@ -597,19 +735,32 @@ impl Store for EmbeddedStore {
 impl EmbeddedStore {
     /// The log that frames of a copy go to: one that does not exist yet becomes a copy with the id of the original.
     fn copy_target(&self, name: &LogName, first: &Frame) -> Result<Arc<Log>> {
+        let exists = |log: &Log| log.exists.load(std::sync::atomic::Ordering::Acquire);
         let log = self.log(name)?;
-        if log.exists.load(std::sync::atomic::Ordering::Acquire) || !self.settings.writes() {
+        if exists(&log) || !self.settings.writes() {
             return Ok(log);
         }
         // A frame that is refused makes no log.
         first.check()?;
         LogState::empty(first.chained().log).after(first)?;
-        log.close();
+        let slot = self.slot(name)?;
+        let mut slot = lock(&slot);
+        match &*slot {
+            Slot::Closed => return Err(closed()),
+            // Another call has made it meanwhile.
+            Slot::Open(log) if exists(log) => return Ok(log.clone()),
+            // An append that is under way is finished here, and then it is a log of its own.
+            Slot::Open(log) => log.close(),
+            Slot::Empty => {}
+        }
         let dir = self.log_dir(name);
-        self.io.create_dir_all(&dir)?;
-        LogMeta { id: first.chained().log, copy: true }.write(&*self.io, &dir)?;
-        self.io.sync_dir(&self.path.join("logs"))?;
-        self.logs_locked()?.remove(name);
-        self.log(name)
+        if LogMeta::read(&*self.io, &dir)?.is_none() {
+            self.io.create_dir_all(&dir)?;
+            LogMeta { id: first.chained().log, copy: true }.write(&*self.io, &dir)?;
+            self.io.sync_dir(&self.path.join("logs"))?;
+        }
+        let log = self.open_log(name)?;
+        *slot = Slot::Open(log.clone());
+        Ok(log)
     }
 }

@@ -10,7 +10,7 @@
 //! learns of it through the file `published`.
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
@@ -28,7 +28,7 @@ use crate::Settings;
 use crate::index::Index;
 use crate::index::cursor::Cursor;
 use crate::index::run::BadRun;
-use crate::io::{Io, LockKind};
+use crate::io::{Io, LockKind, Mode};
 use crate::meta::{LogMeta, Mark, PUBLISHED_FILE};
 use crate::recovery::{self, Tail};
 use crate::segment::{FrameReader, Segments};
@@ -83,8 +83,21 @@ pub(crate) struct Log {
     pub(crate) copy: AtomicBool,
     /// Why it cannot be written to, if so.
     pub(crate) read_only: Option<Error>,
+    /// What is wrong with the log, as far as it was seen.
+    damage: Mutex<Option<Error>>,
     findings: Mutex<Vec<Finding>>,
+    /// What the writer goes on from, until the first job starts it.
+    seed: Mutex<Option<Seed>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a writer needs to start.
+struct Seed {
+    state: LogState,
+    segment: u32,
+    offset: u64,
+    /// Whether there is something to leave in good order even if nothing is appended.
+    unfinished: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -104,7 +117,7 @@ impl Log {
         let writable = read_only.is_none();
         let meta = LogMeta::read(&*io, &dir)?;
         let id = meta.map_or_else(LogId::random, |meta| meta.id);
-        let segments = Segments::new(io.clone(), dir.clone(), id, writable);
+        let mut segments = Segments::new(io.clone(), dir.clone(), id, writable);
         let mut findings = Vec::new();
         let mut problem = read_only;
         let empty = LogState::empty(id);
@@ -118,39 +131,39 @@ impl Log {
             damage: None,
         };
         let mut state = Some(empty);
+        let mut unfinished = false;
         if meta.is_some() {
-            let beside_writer = !writable && writer_is_alive(&*io, &settings);
-            let published = Mark::read(&*io, &dir.join(PUBLISHED_FILE), id);
-            let limit = beside_writer.then(|| published.map_or(0, |mark| mark.frames));
-            tail = recovery::find_tail(&segments, &Segments::list(&*io, &dir)?, id, limit)?;
-            let vouched = recovery::claims(&*io, &dir, id);
-            if let Some((frames, by)) = vouched.filter(|(frames, _)| *frames > tail.frames && !beside_writer)
-            {
-                let message =
-                    format!("log '{name}' ends after {} frames, but {by} knows of {frames}", tail.frames);
-                tail.damage.get_or_insert_with(|| Error::damaged(message));
+            let (beside, mark) = look(&io, &dir, id, &settings, writable, &mut segments, &mut tail)?;
+            if let Some(error) = lost_frames(&*io, &dir, &name, id, mark, beside, &tail) {
+                let mark = mark.or_else(|| recovery::highest_mark(&*io, &dir, id));
+                tail.damage.get_or_insert(error);
                 // What is lost keeps its place, so that a read of it names it.
-                if let Some(mark) =
-                    recovery::highest_mark(&*io, &dir, id).filter(|mark| mark.size > tail.size)
-                {
+                if let Some(mark) = mark.filter(|mark| mark.size > tail.size) {
                     (tail.frames, tail.size) = (mark.frames, mark.size);
                 }
+                state = None;
             }
+            unfinished = recovery::needs_settling(&*io, &dir, id, &tail);
             if tail.damage.is_none() && writable {
                 if let Some(until) = tail.torn_until {
                     findings.push(recovery::discard_torn(&*io, &segments.path(tail.segment), &tail, until)?);
-                } else if recovery::needs_settling(&*io, &dir, id, &tail) {
+                } else if unfinished {
                     recovery::settle_last_frame(&*io, &segments, tail.frames)?;
                 }
                 io.sync_dir(&dir)?;
+            } else if !beside && !writable && unfinished && tail.frames > 0 {
+                // Nobody is told of a frame that a power failure could still take back. Where a file that is open
+                // for reading cannot be synced, neither can it be written: then it is not in a page cache only.
+                let _ = segments.file(tail.segment).map(|file| file.sync());
             }
-            match recovery::load_state(&segments, id, &tail) {
-                _ if tail.damage.is_some() => state = None,
-                Ok(loaded) => state = Some(loaded),
-                Err(e) => {
-                    state = None;
-                    tail.damage = Some(e);
-                }
+            if state.is_some() {
+                state = match recovery::load_state(&segments, id, &tail) {
+                    Ok(loaded) => Some(loaded),
+                    Err(e) => {
+                        tail.damage.get_or_insert(e);
+                        None
+                    }
+                };
             }
             if let Some(damage) = &tail.damage {
                 findings.push(Finding {
@@ -175,7 +188,15 @@ impl Log {
             last_time: state.as_ref().map_or_else(Time::default, |s| s.last_time),
             state: state.clone().map(Arc::new),
         };
-        let log = Arc::new(Self {
+        let mut seed = None;
+        if let (None, Some(state)) = (&problem, state) {
+            if meta.is_some() {
+                // Readers in other processes look no further than this.
+                write_mark(&*io, &dir, &mark_of(&state));
+            }
+            seed = Some(Seed { state, segment: tail.segment, offset: tail.offset, unfinished });
+        }
+        Ok(Arc::new(Self {
             name,
             dir,
             io,
@@ -190,15 +211,22 @@ impl Log {
             exists: AtomicBool::new(meta.is_some()),
             copy: AtomicBool::new(meta.is_some_and(|meta| meta.copy)),
             read_only: problem,
+            damage: Mutex::new(tail.damage),
             findings: Mutex::new(findings),
+            seed: Mutex::new(seed),
             thread: Mutex::default(),
-        });
-        if let (None, Some(state)) = (&log.read_only, state) {
-            let writer = Writer::new(log.clone(), state, tail.segment, tail.offset)?;
-            let thread = std::thread::Builder::new().name(format!("precedent-{}", log.name));
-            *lock(&log.thread) = Some(thread.spawn(move || writer.run())?);
-        }
-        Ok(log)
+        }))
+    }
+
+    /// Starts the writer, unless it runs.
+    fn start_writer(self: &Arc<Self>) -> Result<()> {
+        let mut seed = lock(&self.seed);
+        let Some(Seed { state, segment, offset, .. }) = &*seed else { return Ok(()) };
+        let writer = Writer::new(self.clone(), state.clone(), *segment, *offset)?;
+        let thread = std::thread::Builder::new().name(format!("precedent-{}", self.name));
+        *lock(&self.thread) = Some(thread.spawn(move || writer.run())?);
+        *seed = None;
+        Ok(())
     }
 
     pub(crate) fn published(&self) -> Published {
@@ -210,14 +238,18 @@ impl Log {
     }
 
     /// Hands something to the writer.
-    pub(crate) fn submit(&self, job: Job) -> Result<()> {
+    ///
+    /// # Errors
+    /// The job comes back if the log has been closed: the store may have put another in its place.
+    pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Result<(), (Error, Option<Job>)> {
         if let Some(error) = &self.read_only {
-            return Err(error.clone());
+            return Err((error.clone(), None));
         }
-        self.settings.check_stopped()?;
+        self.settings.check_stopped().map_err(|error| (error, None))?;
+        self.start_writer().map_err(|error| (error, None))?;
         let mut queue = lock(&self.queue);
         if queue.closing {
-            return Err(closed());
+            return Err((closed(), Some(job)));
         }
         queue.jobs.push_back(job);
         drop(queue);
@@ -241,6 +273,13 @@ impl Log {
     pub(crate) fn stop(&self, error: &Error) {
         self.settings.stop(error);
         lock(&self.waiters).clear();
+    }
+
+    /// Drops what waits for the writer; whoever waits for an answer is told that there will be none.
+    pub(crate) fn drop_jobs(&self) {
+        let mut queue = lock(&self.queue);
+        queue.closing = true;
+        queue.jobs.clear();
     }
 
     /// Lets readers see what is durable now.
@@ -270,10 +309,8 @@ impl Log {
         self.check_exists()?;
         let published = self.published();
         let Some(state) = &published.state else {
-            return Err(self
-                .read_only
-                .clone()
-                .unwrap_or_else(|| Error::damaged("the end of the log is damaged")));
+            let damage = lock(&self.damage).clone();
+            return Err(damage.unwrap_or_else(|| Error::damaged("the end of the log is damaged")));
         };
         Ok(Head {
             log: self.exists.load(Ordering::Acquire).then_some(self.id),
@@ -305,20 +342,24 @@ impl Log {
         if self.settings.writes() {
             return Ok(false);
         }
-        let Some(mark) = Mark::read(&*self.io, &self.dir.join(PUBLISHED_FILE), self.id) else {
-            return Ok(false);
-        };
+        let Some(mark) = recovery::highest_mark(&*self.io, &self.dir, self.id) else { return Ok(false) };
         let mut published = self.published.write().unwrap_or_else(|p| p.into_inner());
         if mark.frames <= published.frames {
             return Ok(false);
         }
+        // Listed after the mark was read: whatever it speaks of is in one of them.
         let numbers = Segments::list(&*self.io, &self.dir)?;
         let (segment, offset) = self.segments.active_end();
-        let tail = recovery::extend(&self.segments, &numbers, self.id, segment, offset, mark.frames)?;
+        let mut tail = recovery::extend(&self.segments, &numbers, self.id, segment, offset, mark.frames)?;
         if tail.frames < mark.frames {
-            // The writer has published what this process cannot see yet: it will be there next time.
-            return Ok(false);
+            let message = format!(
+                "log '{}' ends after {} frames, but its writer has published {}",
+                self.name, tail.frames, mark.frames
+            );
+            lock(&self.damage).get_or_insert_with(|| Error::damaged(message));
         }
+        (tail.frames, tail.size) = (mark.frames, mark.size);
+        tail.last_frame = mark.last_frame;
         let index = self.index();
         recovery::index_frames(&index, &self.segments, tail.frames, tail.size, |_| {})?;
         if index.active_log_bytes() > 4 * self.settings.index_flush_bytes {
@@ -334,13 +375,15 @@ impl Log {
             )?;
             *self.index.write().unwrap_or_else(|p| p.into_inner()) = Arc::new(again);
         }
-        let state = recovery::load_state(&self.segments, self.id, &tail)?;
-        *published = Published {
-            frames: tail.frames,
-            size: tail.size,
-            last_time: state.last_time,
-            state: Some(Arc::new(state)),
+        let state = match recovery::load_state(&self.segments, self.id, &tail) {
+            Ok(state) => Some(Arc::new(state)),
+            Err(error) => {
+                lock(&self.damage).get_or_insert(error);
+                None
+            }
         };
+        let last_time = state.as_ref().map_or(published.last_time, |state| state.last_time);
+        *published = Published { frames: tail.frames, size: tail.size, last_time, state };
         Ok(true)
     }
 
@@ -373,7 +416,7 @@ impl Log {
                 low = low.max(self.first_recorded_at(since, size));
             }
             if let Some(until) = read.until {
-                high = high.min(self.first_recorded_at(until, size));
+                high = high.min(self.end_recorded_before(until, size));
             }
         }
         let mut page = PageBuilder {
@@ -411,23 +454,26 @@ impl Log {
         Ok(page.page)
     }
 
-    /// The position of the first event recorded at `time` or later. Recorded times never go backwards.
+    /// The lowest position that can be of an event recorded at `time` or later. Recorded times never go
+    /// backwards; events that cannot be read stay within the bounds, so that they are named.
     fn first_recorded_at(&self, time: Time, size: u64) -> u64 {
         let mut events = FrameReader::new(&self.segments, false);
         let (mut low, mut high) = (0, size);
         while low < high {
             let middle = low + (high - low) / 2;
-            // An event that cannot be read is taken for one within the bounds: it is named when it is read.
-            let before = (middle..high.min(middle + 64)).find_map(|at| {
-                let recorded = events.event(Position(at)).and_then(|stored| stored.decode()).ok()?;
-                Some((at, recorded.recorded < time))
-            });
-            match before {
-                Some((at, true)) => low = at + 1,
-                Some((_, false)) | None => high = middle,
+            match next_recorded(&mut events, middle, high) {
+                Some((at, recorded)) if recorded < time => low = at + 1,
+                _ => high = middle,
             }
         }
         low
+    }
+
+    /// The lowest position from which on every event was recorded at `time` or later for certain.
+    fn end_recorded_before(&self, time: Time, size: u64) -> u64 {
+        let mut events = FrameReader::new(&self.segments, false);
+        let low = self.first_recorded_at(time, size);
+        next_recorded(&mut events, low, size).map_or(size, |(at, _)| at)
     }
 
     /// Whole frames from this sequence number on.
@@ -484,7 +530,7 @@ impl Log {
                 Err(error) => findings.push(Finding {
                     code: "damaged",
                     severity: Severity::Error,
-                    message: format!("frame {}: {error}", place.sequence),
+                    message: error.to_string(),
                 }),
             }
             sequence = place.sequence + 1;
@@ -493,10 +539,17 @@ impl Log {
     }
 
     /// Finishes what is queued and ends the writer.
-    pub(crate) fn close(&self) {
+    pub(crate) fn close(self: &Arc<Self>) {
         {
             let mut queue = lock(&self.queue);
             queue.closing = true;
+        }
+        // A log that was recovered is left in good order even if nothing was appended.
+        let seed = lock(&self.seed).take();
+        if let Some(Seed { state, segment, offset, unfinished: true }) = seed
+            && let Ok(mut writer) = Writer::new(self.clone(), state, segment, offset)
+        {
+            writer.finish();
         }
         self.wake.notify_all();
         let thread = lock(&self.thread).take();
@@ -507,6 +560,79 @@ impl Log {
         }
         lock(&self.waiters).clear();
     }
+}
+
+/// The first event in a range that can be read, and when it was recorded.
+fn next_recorded(events: &mut FrameReader<'_>, from: u64, to: u64) -> Option<(u64, Time)> {
+    (from..to).find_map(|at| {
+        let recorded = events.event(Position(at)).and_then(|stored| stored.decode()).ok()?;
+        Some((at, recorded.recorded))
+    })
+}
+
+/// Finds the end of an existing log; answers whether a writer in another process is at work on it.
+///
+/// Beside a writer the segments are listed before the mark is read, and looked at again if the mark speaks of
+/// frames in a segment that was made in between.
+fn look(
+    io: &Arc<dyn Io>,
+    dir: &Path,
+    id: LogId,
+    settings: &Settings,
+    writable: bool,
+    segments: &mut Segments,
+    tail: &mut Tail,
+) -> Result<(bool, Option<Mark>)> {
+    let mut attempts = 0;
+    loop {
+        attempts += 1;
+        let beside = !writable && writer_is_alive(&**io, settings);
+        let numbers = Segments::list(&**io, dir)?;
+        let mark = if beside { recovery::highest_mark(&**io, dir, id) } else { None };
+        let limit = beside.then(|| mark.map_or(0, |mark| mark.frames));
+        *segments = Segments::new(io.clone(), dir.to_owned(), id, writable);
+        *tail = recovery::find_tail(segments, &numbers, id, limit)?;
+        if attempts >= LOOKS_MAX {
+            if beside && mark.is_none() && segments.has_frame(1)? {
+                let message =
+                    format!("the writer of {} has not said yet how far it can be read", dir.display());
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            return Ok((beside, mark));
+        }
+        let complete = limit.is_none_or(|limit| tail.frames >= limit) && (mark.is_some() || !beside);
+        let same = writable || writer_is_alive(&**io, settings) == beside;
+        if same && (complete || (beside && numbers.is_empty())) && tail.damage.is_none() {
+            return Ok((beside, mark));
+        }
+        if !beside && same {
+            return Ok((beside, mark));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
+/// How often a reader looks at a log that a writer is changing before it believes what it sees.
+const LOOKS_MAX: usize = 10;
+
+/// Whether something that is believed knows of more frames than there are. Beside a writer that is the mark
+/// that was read; index runs may speak of frames that came after the look at the segments.
+fn lost_frames(
+    io: &dyn Io,
+    dir: &Path,
+    name: &LogName,
+    id: LogId,
+    mark: Option<Mark>,
+    beside: bool,
+    tail: &Tail,
+) -> Option<Error> {
+    let (frames, by) = match beside {
+        true => (mark?.frames, "its writer".to_owned()),
+        false => recovery::claims(io, dir, id)?,
+    };
+    (frames > tail.frames).then(|| {
+        Error::damaged(format!("log '{name}' ends after {} frames, but {by} knows of {frames}", tail.frames))
+    })
 }
 
 struct PageBuilder {
@@ -554,6 +680,19 @@ impl PageBuilder {
 
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Stopped, "the store has been closed")
+}
+
+/// The mark that says how far a log is durable.
+pub(crate) fn mark_of(state: &LogState) -> Mark {
+    Mark { log: state.log, frames: state.next_sequence, size: state.size(), last_frame: state.last_frame }
+}
+
+/// Writes the mark for readers in other processes. It is not synced: it counts only while this process lives.
+fn write_mark(io: &dyn Io, dir: &Path, mark: &Mark) {
+    let path = dir.join(PUBLISHED_FILE);
+    if let Ok(file) = io.open(&path, Mode::Write).or_else(|_| io.open(&path, Mode::Create)) {
+        let _ = file.write_at(&mark.encode(), 0);
+    }
 }
 
 /// Whether some process has the store's lock.

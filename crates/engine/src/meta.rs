@@ -79,7 +79,8 @@ impl LogMeta {
     fn parse(bytes: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(bytes).ok()?;
         let (body, crc) = text.strip_suffix('\n')?.rsplit_once("crc ")?;
-        if crc.len() != 8 || u32::from_str_radix(crc, 16).ok()? != crc32fast::hash(body.as_bytes()) {
+        // As text, since there is more than one way to write a number.
+        if crc != format!("{:08x}", crc32fast::hash(body.as_bytes())) {
             return None;
         }
         let rest = body.strip_prefix(&format!("precedent log\nformat {FORMAT}\nid "))?;

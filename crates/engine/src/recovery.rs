@@ -69,6 +69,7 @@ pub(crate) fn find_tail(
         torn_until: None,
         damage: None,
     };
+    let numbers = published_segments(segments, numbers, log, limit)?;
     let Some((&last, sealed)) = numbers.split_last() else { return Ok(tail) };
     for &number in sealed {
         // Of a sealed segment only the beginning is read.
@@ -100,6 +101,24 @@ pub(crate) fn find_tail(
     segments.start_segment(map);
     tail.damage = damage;
     Ok(tail)
+}
+
+/// Without those at the end whose first frame is not published yet.
+fn published_segments<'n>(
+    segments: &Segments,
+    mut numbers: &'n [u32],
+    log: LogId,
+    limit: Option<u64>,
+) -> Result<&'n [u32]> {
+    while let (Some(limit), [before @ .., last]) = (limit, numbers) {
+        match segments.step(*last, 0, log)? {
+            Step::Frame(header, _) if header.chained.sequence >= limit && !before.is_empty() => {
+                numbers = before
+            }
+            _ => break,
+        }
+    }
+    Ok(numbers)
 }
 
 fn hole_error(segments: &Segments, number: u32, offset: u64, message: &str) -> Error {
@@ -155,7 +174,14 @@ fn scan(
                 offset = at + header.padded_len();
                 last = Some((*header, at));
             }
-            Step::Hole(_) if limit.is_some() => break offset,
+            Step::Hole(hole) if limit.is_some() => match segments.step(number, hole.end, log)? {
+                // What is published is durable: a hole before it is damage.
+                Step::Frame(next, _) if limit.is_some_and(|limit| next.chained.sequence < limit) => {
+                    damage.get_or_insert_with(|| hole_error(segments, number, hole.start, &hole.message));
+                    offset = hole.end;
+                }
+                _ => break hole.start,
+            },
             Step::Hole(hole) => {
                 let follows = matches!(segments.step(number, hole.end, log)?, Step::Frame(..));
                 let mut sector = [0; SECTOR_BYTES];
@@ -269,8 +295,12 @@ pub(crate) fn claims(io: &dyn Io, dir: &Path, log: LogId) -> Option<(u64, String
     [mark(CLEAN_FILE), mark(PUBLISHED_FILE), run].into_iter().flatten().max_by_key(|(frames, _)| *frames)
 }
 
-/// The highest of the two marks.
+/// The highest of the two marks. One that is being written at this moment is looked at again.
 pub(crate) fn highest_mark(io: &dyn Io, dir: &Path, log: LogId) -> Option<Mark> {
+    (0..3).find_map(|_| read_marks(io, dir, log))
+}
+
+fn read_marks(io: &dyn Io, dir: &Path, log: LogId) -> Option<Mark> {
     let marks = [CLEAN_FILE, PUBLISHED_FILE].map(|name| Mark::read(io, &dir.join(name), log));
     marks.into_iter().flatten().max_by_key(|mark| mark.frames)
 }
@@ -300,6 +330,14 @@ pub(crate) fn extend(
                 offset = at + header.padded_len();
                 next += 1;
                 last = Some(*header);
+            }
+            // Something before it cannot be read: reads of what is missing name that.
+            Step::Frame(header, at) if (next..limit).contains(&header.chained.sequence) => {
+                next = header.chained.sequence;
+                offset = at;
+            }
+            Step::Hole(hole) if matches!(segments.step(segment, hole.end, log)?, Step::Frame(..)) => {
+                offset = hole.end;
             }
             _ if numbers.contains(&(segment + 1)) => {
                 let Step::Frame(header, 0) = segments.step(segment + 1, 0, log)? else { break };
@@ -376,7 +414,12 @@ pub(crate) fn load_state(segments: &Segments, log: LogId, tail: &Tail) -> Result
     for sequence in (0..tail.frames).rev() {
         let place = segments.frame_number(sequence)?.filter(|place| place.sequence == sequence);
         let place = place.ok_or_else(|| Error::damaged(format!("frame {sequence} cannot be read")))?;
-        let frame = reader.frame(place)?;
+        let named = |e: Error| {
+            let path = segments.path(place.segment);
+            e.context(format!("frame {sequence}, {} at offset {}", path.display(), place.offset))
+        };
+        let frame = reader.frame(place).map_err(named)?;
+        frame.check().map_err(named)?;
         let tree = frame.tree();
         frames.push(frame);
         if let Some(tree) = tree {

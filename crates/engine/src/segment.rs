@@ -305,6 +305,19 @@ impl Segments {
         self.active.write().unwrap_or_else(|p| p.into_inner()).push(chained, offset, padded_len);
     }
 
+    /// Whether there is a frame with this sequence number or a higher one on disk, published or not.
+    pub(crate) fn has_frame(&self, sequence: u64) -> Result<bool> {
+        let (number, offset) = self.active_end();
+        let mut offset = offset;
+        while let Step::Frame(header, at) = self.step(number, offset, self.log)? {
+            if header.chained.sequence >= sequence {
+                return Ok(true);
+            }
+            offset = at + header.padded_len();
+        }
+        Ok(false)
+    }
+
     /// The active segment's map as it is now.
     pub(crate) fn active(&self) -> SegmentMap {
         self.active.read().unwrap_or_else(|p| p.into_inner()).clone()
@@ -586,11 +599,16 @@ impl<'a> FrameReader<'a> {
 
     /// Bytes of the data of a frame's events, as sent. Reads the directory and the entries.
     pub(crate) fn data_bytes(&mut self, place: FramePlace) -> Result<u64> {
-        let current = self.load(place)?;
+        let first = Position(place.first_position);
+        let current = self.load(place).map_err(|e| self.named(&place, first, e))?;
         let mut bytes = 0;
         for index in 0..current.directory.places.len() as u64 {
-            let stored = self.event_of(&current, Position(place.first_position + index))?;
-            bytes += Entry::decode(&stored.entry)?.parts.iter().map(|part| part.length).sum::<u64>();
+            let position = Position(place.first_position + index);
+            let lengths = self
+                .event_of(&current, position)
+                .and_then(|stored| Entry::decode(&stored.entry))
+                .map(|entry| entry.parts.iter().map(|part| part.length).sum::<u64>());
+            bytes += lengths.map_err(|e| self.named(&place, position, e))?;
         }
         Ok(bytes)
     }

@@ -65,9 +65,12 @@ pub(crate) fn verify(
     {
         note(&mut verifier, Some(clean.display().to_string()), "the mark does not match its checksum".into());
     }
-    if let Some(id) = id
-        && limit.is_none()
-        && let Some((frames, by)) = claims(&**io, dir, id)
+    let claim = match (limit, id) {
+        (Some(limit), _) => Some((limit, "its writer".to_owned())),
+        (None, Some(id)) => claims(&**io, dir, id),
+        (None, None) => None,
+    };
+    if let Some((frames, by)) = claim
         && frames > verifier.next_sequence()
     {
         let message = format!(
@@ -112,14 +115,16 @@ fn segment(
                 offset = at + header.padded_len();
             }
             Step::Hole(hole) => {
-                if is_last && limit.is_some() {
+                // Beside a writer: what it is at work on, unless more was published than was found so far.
+                let at_work = limit.is_some_and(|limit| verifier.next_sequence() >= limit);
+                if is_last && at_work {
                     return Ok(());
                 }
                 let mut sector = vec![0; precedent_core::frame::SECTOR_BYTES];
                 read_full(file, &mut sector, hole.start)?;
                 let ends_the_log = hole.end >= file.len()? && is_last;
                 // What a dying writer left of a frame whose first sector never arrived.
-                if !(ends_the_log && is_zero(&sector)) {
+                if limit.is_some() || !(ends_the_log && is_zero(&sector)) {
                     verifier.unreadable(Some(place(hole.start)), hole.message);
                 }
                 offset = hole.end;

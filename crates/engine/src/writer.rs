@@ -10,21 +10,21 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use precedent_core::frame::{Chained, Frame, SECTOR_BYTES, padded};
+use precedent_core::frame::{Chained, FRAME_BYTES_MAX, Frame, SECTOR_BYTES, padded};
 use precedent_core::memory::{forked, is_copy};
 use precedent_core::sequencer::{
-    Draft, DraftedFrame, History, LogState, Prepared, StreamTip, appended, check_clock,
+    Draft, DraftedFrame, History, LogState, Prepared, StreamTip, appended, check_clock, check_copied,
 };
 use precedent_core::{
-    Appended, Direction, Error, ErrorKind, Event, FrameId, Position, Query, RecordedEvent, Result, Time,
-    Version,
+    Appended, Direction, Error, ErrorKind, Event, FrameId, Hash, Limits, Position, Query, Receipt,
+    RecordedEvent, Result, Time, Version,
 };
 
 use crate::index::Index;
 use crate::index::cursor::Cursor;
 use crate::index::run::BadRun;
 use crate::io::{IoFile, Mode, replace_file};
-use crate::log::{Job, Log, writer_id};
+use crate::log::{Job, Log, mark_of, writer_id};
 use crate::meta::{CLEAN_FILE, LogMeta, Mark, PUBLISHED_FILE};
 use crate::recovery;
 use crate::segment::{FrameReader, SegmentMap};
@@ -59,6 +59,8 @@ pub(crate) struct Writer {
     frames_since_edge: u64,
     bytes_since_edge: u64,
     tips: HashMap<String, StreamTip>,
+    /// Whether this handle has recorded that it goes on with a clock that is behind the log.
+    clock_accepted: bool,
     zeros: Vec<u8>,
     background: Option<Background>,
 }
@@ -94,6 +96,7 @@ impl Writer {
             frames_since_edge: EDGE_FRAMES,
             bytes_since_edge: 0,
             tips: HashMap::new(),
+            clock_accepted: false,
             zeros: Vec::new(),
             background,
         };
@@ -102,9 +105,6 @@ impl Writer {
 
     /// Works until the log is closed.
     pub(crate) fn run(mut self) {
-        if self.log.exists.load(Ordering::Acquire) {
-            self.write_published_mark();
-        }
         while let Some(jobs) = self.log.take_jobs() {
             let mut appends = Vec::new();
             for job in jobs {
@@ -154,14 +154,6 @@ impl Writer {
         let base = self.state.clone();
         let mut draft = Draft::new(&base, now);
         let mut answers = Vec::new();
-        if clock.is_err() && self.log.settings.accept_clock {
-            let accepted = accepted_clock(now, self.state.last_time).and_then(|event| {
-                draft.add(Prepared::internal(event, &self.log.settings.limits)?, &Recorded { writer: self })
-            });
-            if let Err(error) = accepted {
-                return self.answer(answers, appends.next(), Err(error), 0);
-            }
-        }
         while let Some((prepared, answer)) =
             appends.next_if(|(prepared, _)| draft.fits(prepared, FRAME_BYTES))
         {
@@ -171,37 +163,54 @@ impl Writer {
             };
             answers.push((answer, receipts));
         }
+        // Recorded once, behind the events it was accepted for: what was there already records nothing.
+        let accepts = clock.is_err() && !self.clock_accepted && !draft.is_empty();
+        if accepts
+            && let Ok(event) = accepted_clock(now, self.state.last_time, &self.log.settings.limits)
+            && draft.fits(&event, FRAME_BYTES_MAX)
+            && draft.add(event, &Recorded { writer: self }).is_ok()
+        {
+            self.clock_accepted = true;
+        }
         let size = draft.size();
-        let written = match draft.finish(self.id, self.wants_edge()) {
+        let with_edge = self.wants_edge(draft.len_max());
+        let written = match draft.finish(self.id, with_edge) {
             Some(frame) => self.write_drafted(frame),
             None => Ok(()),
         };
-        self.answer(answers, None, written, size);
+        if written.is_err() {
+            self.clock_accepted &= !accepts;
+        }
+        self.answer(answers, &written, base.size(), size);
     }
 
+    /// Answers everybody whose append was drafted on a log of `base` events.
     fn answer(
-        &mut self,
-        answers: Vec<(Answer, Result<Vec<precedent_core::Receipt>>)>,
-        unheard: Option<(Prepared, Answer)>,
-        written: Result<()>,
+        &self,
+        answers: Vec<(Answer, Result<Vec<Receipt>>)>,
+        written: &Result<()>,
+        base: u64,
         size: u64,
     ) {
         for (answer, receipts) in answers {
-            // What was refused was refused whatever became of the frame; what was accepted is as durable as the frame.
-            let result = match (&written, receipts) {
+            let result = match (written, receipts) {
                 (Ok(()), Ok(receipts)) => Ok(appended(receipts, size)),
                 (Err(error), Ok(_)) => Err(error.clone()),
+                // What was refused for the sake of an event that then was not written fails as that did.
+                (Err(error), Err(refused)) if names_one_of(&refused, base) => Err(error.clone()),
                 (_, Err(refused)) => Err(refused),
             };
             let _ = answer.send(result);
         }
-        if let (Some((_, answer)), Err(error)) = (unheard, written) {
-            let _ = answer.send(Err(error));
-        }
     }
 
-    fn wants_edge(&self) -> bool {
-        self.frames_since_edge + 1 >= EDGE_FRAMES || self.bytes_since_edge >= EDGE_BYTES || self.offset == 0
+    /// Whether a frame of at most this many bytes is to carry the tree's right edge. The first of a segment does.
+    fn wants_edge(&self, len_max: usize) -> bool {
+        let fills_up = self.offset + padded(len_max as u64) > self.log.settings.segment_bytes;
+        self.offset == 0
+            || fills_up
+            || self.frames_since_edge + 1 >= EDGE_FRAMES
+            || self.bytes_since_edge >= EDGE_BYTES
     }
 
     fn write_drafted(&mut self, frame: DraftedFrame) -> Result<()> {
@@ -361,12 +370,7 @@ impl Writer {
     }
 
     fn mark(&self) -> Mark {
-        Mark {
-            log: self.state.log,
-            frames: self.state.next_sequence,
-            size: self.state.size(),
-            last_frame: self.state.last_frame,
-        }
+        mark_of(&self.state)
     }
 
     /// For readers in other processes. It is not synced: it counts only while this process lives. If it cannot
@@ -428,10 +432,14 @@ impl Writer {
         }
         frame.check()?;
         let state = self.state.after(frame)?;
+        check_copied(frame, &self.state, &Recorded { writer: self })?;
         let events = (0..frame.len())
             .map(|index| frame.event(index)?.decode())
             .collect::<Result<Vec<RecordedEvent>>>()?;
-        let edge = self.wants_edge().then_some(&state.tree);
+        // The frame may be as large as a frame can be without the edge.
+        let len_max = frame.bytes().len() + state.tree.edge().len() * Hash::LEN;
+        let with_edge = self.wants_edge(len_max) && len_max <= FRAME_BYTES_MAX;
+        let edge = with_edge.then_some(&state.tree);
         let bytes = frame.reencode(edge)?;
         let padded_len = self.write_frame(frame.chained(), bytes)?;
         let indexed = events.iter().map(|recorded| (recorded.position, &recorded.event));
@@ -448,7 +456,7 @@ impl Writer {
     }
 
     /// Leaves the log in good order: index and maps written, a clean mark if nothing went wrong.
-    fn finish(mut self) {
+    pub(crate) fn finish(&mut self) {
         if let Some(background) = self.background.take() {
             drop(background.wake);
             let _ = background.thread.join();
@@ -473,13 +481,19 @@ impl Writer {
 
 type Answer = futures_channel::oneshot::Sender<Result<Appended>>;
 
+/// Whether an error names an event from position `base` on.
+fn names_one_of(error: &Error, base: u64) -> bool {
+    error.conflicts().iter().filter_map(|conflict| conflict.position).any(|position| position.0 >= base)
+}
+
 /// The event that records that a clock was accepted although it is behind the log.
-fn accepted_clock(now: Time, last: Time) -> Result<Event> {
-    let id = FrameId::random().to_string();
-    Event::builder("urn:precedent:log", id, "~precedent.clock.accepted")
-        .datacontenttype("application/json")
-        .data(format!(r#"{{"clock":"{now}","lastrecorded":"{last}"}}"#))
-        .build()
+fn accepted_clock(now: Time, last: Time, limits: &Limits) -> Result<Prepared> {
+    let event =
+        Event::builder("urn:precedent:log", FrameId::random().to_string(), "~precedent.clock.accepted")
+            .datacontenttype("application/json")
+            .data(format!(r#"{{"clock":"{now}","lastrecorded":"{last}"}}"#))
+            .build()?;
+    Prepared::internal(event, limits)
 }
 
 impl Background {
@@ -497,6 +511,19 @@ impl Background {
             }
         })?;
         Ok(Self { wake, thread })
+    }
+}
+
+impl Drop for Writer {
+    /// A panic is a defect of ours; whoever waits is told, instead of waiting for ever.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.stop(Error::new(
+                ErrorKind::Internal,
+                format!("the writer of log '{}' panicked", self.log.name),
+            ));
+            self.log.drop_jobs();
+        }
     }
 }
 
@@ -556,10 +583,49 @@ impl Recorded<'_> {
     }
 }
 
+impl Recorded<'_> {
+    /// Refuses to answer a question about events of which some, from `from` on, cannot be read.
+    fn check_readable(&self, from: u64, question: &str) -> Result<()> {
+        let unreadable = |index: &Index| index.unreadable();
+        let size = self.writer.state.size();
+        let first = self.candidate(from, size, unreadable)?;
+        match first {
+            None => Ok(()),
+            Some(position) => Err(Error::damaged(format!(
+                "the event at position {position} cannot be read, so it cannot be told {question}"
+            ))),
+        }
+    }
+
+    /// The first position of a set at or behind `from`.
+    fn candidate(
+        &self,
+        from: u64,
+        size: u64,
+        cursor: impl Fn(&Index) -> Result<Cursor, BadRun>,
+    ) -> Result<Option<u64>> {
+        let log = &self.writer.log;
+        loop {
+            let found = cursor(&log.index()).and_then(|mut set| set.seek(from, Direction::Forward));
+            match found {
+                Ok(found) => return Ok(found.filter(|position| *position < size)),
+                Err(bad) => {
+                    log.index().drop_run(&bad);
+                    self.repair()?;
+                }
+            }
+        }
+    }
+}
+
 impl History for Recorded<'_> {
     fn by_key(&self, source: &str, id: &str) -> Result<Option<RecordedEvent>> {
         let matches = |e: RecordedEvent| (e.event.source() == source && e.event.id() == id).then_some(e);
-        self.search(0, Direction::Forward, |index| index.key(source, id), matches)
+        let found = self.search(0, Direction::Forward, |index| index.key(source, id), matches)?;
+        if found.is_none() {
+            self.check_readable(0, "whether an event with this source and id is there")?;
+        }
+        Ok(found)
     }
 
     fn stream_tip(&self, stream: &str) -> Result<Option<StreamTip>> {
@@ -571,7 +637,12 @@ impl History for Recorded<'_> {
             let version: Version = (e.event.stream() == Some(stream)).then_some(e.version)??;
             Some(StreamTip { position: e.position, version, leaf: e.leaf() })
         };
-        self.search(last, Direction::Backward, |index| index.stream(stream), tip)
+        let tip = self.search(last, Direction::Backward, |index| index.stream(stream), tip)?;
+        self.check_readable(
+            tip.map_or(0, |tip| tip.position.0 + 1),
+            "which event of the stream is the last",
+        )?;
+        Ok(tip)
     }
 
     fn any_match(&self, query: &Query, after: Option<Position>) -> Result<Option<Position>> {

@@ -143,7 +143,7 @@ fn a_batch_can_hold_as_many_events_as_declared_and_no_more(scene: &Scene<'_>) ->
 fn a_batch_can_hold_as_many_bytes_as_declared_and_no_more(scene: &Scene<'_>) -> Outcome {
     let place = scene.create()?;
     let edge = Edge::new(&place);
-    let max = edge.limits.frame_bytes_max - OVERHEAD_BYTES_MAX as u64;
+    let max = edge.limits.frame_bytes_max;
     let batch = |id: u32, len: usize| {
         let part = |half: u32, len: usize| {
             built(
@@ -156,7 +156,7 @@ fn a_batch_can_hold_as_many_bytes_as_declared_and_no_more(scene: &Scene<'_>) -> 
     };
     let guess = 13 << 20;
     let around = Prepared::new(batch(1, guess), &edge.limits)?.bytes_max() - guess;
-    let fits = max as usize - around;
+    let fits = max as usize - OVERHEAD_BYTES_MAX - around;
     edge.refuses(batch(1, fits + 1), max + 1, max)?;
     edge.accepts(batch(1, fits))?;
     let read = edge.log.all()?;

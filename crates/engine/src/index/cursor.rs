@@ -15,7 +15,7 @@ pub(crate) enum Cursor {
     /// Every position of a range: what has no index.
     All { first: u64, end: u64 },
     /// Positions in memory, relative to `base`.
-    Listed { base: u64, positions: Vec<u32> },
+    Listed { base: u64, positions: Arc<[u32]> },
     /// Positions in a run.
     Stored(Stored),
     /// Sets over adjacent ranges of positions, ascending: (end of the range, its set).
@@ -101,8 +101,8 @@ impl Cursor {
     pub(crate) fn of_run(run: &Arc<Run>, found: Found) -> Self {
         let base = run.coverage.first_position;
         match found {
-            Found::None => Self::Listed { base, positions: Vec::new() },
-            Found::One(position) => Self::Listed { base, positions: vec![position] },
+            Found::None => Self::Listed { base, positions: Arc::from([]) },
+            Found::One(position) => Self::Listed { base, positions: Arc::from([position]) },
             Found::Many { start, count } => {
                 Self::Stored(Stored { run: run.clone(), start, count, page: None, hint: 0 })
             }

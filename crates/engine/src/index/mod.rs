@@ -11,6 +11,7 @@ pub(crate) mod run;
 pub(crate) mod table;
 pub(crate) mod term;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -284,7 +285,9 @@ impl Index {
     /// Lets go of a run that failed its check: what it covered has no index until it is made again.
     pub(crate) fn drop_run(&self, bad: &BadRun) {
         let mut state = self.write();
-        let position = state.runs.iter().position(|r| r.coverage.first_sequence == bad.first_sequence);
+        let is_it =
+            |c: &Coverage| (c.first_sequence, c.end_sequence) == (bad.first_sequence, bad.end_sequence);
+        let position = state.runs.iter().position(|r| is_it(&r.coverage));
         if let Some(position) = position {
             let run = state.runs.remove(position);
             if self.writable {
@@ -294,7 +297,7 @@ impl Index {
     }
 
     /// The set of positions with a term.
-    fn of_term(&self, state: &State, term: Term) -> Result<Cursor, BadRun> {
+    fn of_term(&self, state: &State, term: Term, lists: &mut Lists) -> Result<Cursor, BadRun> {
         let mut ranges = Vec::with_capacity(state.runs.len() + 2);
         let mut position = 0;
         let mut gap = |ranges: &mut Vec<(u64, Cursor)>, first: u64, end: u64| {
@@ -312,9 +315,11 @@ impl Index {
         }
         for table in state.frozen.iter().map(|(t, _)| &**t).chain([&state.active]) {
             gap(&mut ranges, table.first_position, table.end_position);
-            let positions = table.get(term).to_vec();
+            let positions = table.get(term);
             if !positions.is_empty() {
-                ranges.push((table.end_position, Cursor::Listed { base: table.first_position, positions }));
+                let base = table.first_position;
+                let positions = lists.entry((term, base)).or_insert_with(|| Arc::from(positions)).clone();
+                ranges.push((table.end_position, Cursor::Listed { base, positions }));
             }
         }
         Ok(Cursor::Ranges(ranges))
@@ -326,38 +331,53 @@ impl Index {
             return Ok(None);
         }
         let state = self.read();
+        let lists = &mut Lists::new();
         let mut items = Vec::with_capacity(query.items.len() + 1);
         for item in &query.items {
             let mut all = Vec::new();
             if let Some(stream) = &item.stream {
-                all.push(self.of_term(&state, self.terms.stream(stream))?);
+                all.push(self.of_term(&state, self.terms.stream(stream), lists)?);
             }
             for (name, value) in &item.attributes {
-                all.push(self.of_term(&state, self.terms.attribute(*name, value))?);
+                all.push(self.of_term(&state, self.terms.attribute(*name, value), lists)?);
             }
             for tag in &item.tags {
-                all.push(self.of_term(&state, self.terms.tag(tag))?);
+                all.push(self.of_term(&state, self.terms.tag(tag), lists)?);
             }
             if !item.types.is_empty() {
-                let types = item.types.iter().map(|t| self.of_term(&state, self.terms.event_type(t)));
+                let types = item.types.iter().map(|t| self.of_term(&state, self.terms.event_type(t), lists));
                 all.push(Cursor::Union(types.collect::<Result<_, _>>()?));
             }
             items.push(Cursor::Intersection(all));
         }
-        items.push(self.of_term(&state, UNREADABLE)?);
+        items.push(self.of_term(&state, UNREADABLE, lists)?);
         Ok(Some(Cursor::Union(items)))
     }
 
-    /// Candidates for a key.
+    /// Candidates for a key, as far as events could be read.
     pub(crate) fn key(&self, source: &str, id: &str) -> Result<Cursor, BadRun> {
-        self.of_term(&self.read(), self.terms.key(source, id))
+        self.of_term(&self.read(), self.terms.key(source, id), &mut Lists::new())
     }
 
-    /// Candidates for a stream.
+    /// Candidates for a stream, as far as events could be read.
     pub(crate) fn stream(&self, stream: &str) -> Result<Cursor, BadRun> {
-        self.of_term(&self.read(), self.terms.stream(stream))
+        self.of_term(&self.read(), self.terms.stream(stream), &mut Lists::new())
+    }
+
+    /// Positions that could not be read when they were indexed.
+    pub(crate) fn unreadable(&self) -> Result<Cursor, BadRun> {
+        let state = self.read();
+        let mut cursor = self.of_term(&state, UNREADABLE, &mut Lists::new())?;
+        // What has no index is not unreadable for that.
+        if let Cursor::Ranges(ranges) = &mut cursor {
+            ranges.retain(|(_, cursor)| !matches!(cursor, Cursor::All { .. }));
+        }
+        Ok(cursor)
     }
 }
+
+/// Lists of positions that one question has copied out of tables: each once, however often it is asked for.
+type Lists = HashMap<(Term, u64), Arc<[u32]>>;
 
 fn insert_run(runs: &mut Vec<Arc<Run>>, run: Arc<Run>) {
     let at = runs.partition_point(|r| r.coverage.first_sequence < run.coverage.first_sequence);

@@ -41,8 +41,9 @@ const FILTER_PROBES: u32 = 6;
 /// A run does not match its checksums.
 #[derive(Debug)]
 pub(crate) struct BadRun {
-    /// The first frame the run covers, which is its name.
+    /// The frames the run covers, which are its name.
     pub(crate) first_sequence: u64,
+    pub(crate) end_sequence: u64,
 }
 
 /// What a run covers.
@@ -215,7 +216,8 @@ impl Run {
     }
 
     fn bad(&self) -> BadRun {
-        BadRun { first_sequence: self.coverage.first_sequence }
+        let Coverage { first_sequence, end_sequence, .. } = self.coverage;
+        BadRun { first_sequence, end_sequence }
     }
 
     fn page(&self, number: u64) -> Result<Page, BadRun> {
