@@ -23,11 +23,12 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Error, Result};
 use crate::event::{AttributeValue, Event, Tag, is_json_media_type, shown};
+use crate::limits::{Durability, Limits};
 use crate::store::RecordedEvent;
 
 /// Which of the two JSON shapes is meant.
@@ -72,7 +73,69 @@ pub fn decode_tags(text: &str) -> Result<Vec<Tag>> {
         text.map_err(|_| Error::invalid(format!("the tag '{}' is not UTF-8 once decoded", shown(part))))?
             .parse()
     };
+    let (count, max) = (text.split(',').count() as u64, tags_max());
+    if count > max {
+        return Err(too_many_tags(count, max));
+    }
     text.split(',').map(decode).collect()
+}
+
+fn tags_max() -> u64 {
+    Limits::new(Durability::None).tags_max
+}
+
+fn too_many_tags(count: u64, max: u64) -> Error {
+    Error::limit("the list of tags", count, max, "tags")
+}
+
+/// A JSON list of which no more than a limit is kept; the rest is counted. However many elements a body has, it
+/// takes little more memory than its bytes.
+pub(crate) struct Bounded<'a> {
+    pub(crate) items: Vec<&'a RawValue>,
+    pub(crate) count: u64,
+}
+
+/// Reads a [`Bounded`] list of `what`, of which `max` elements are kept.
+#[derive(Clone, Copy)]
+pub(crate) struct AtMost {
+    pub(crate) max: u64,
+    pub(crate) what: &'static str,
+}
+
+impl AtMost {
+    /// Reads a list that is a JSON text of its own.
+    pub(crate) fn read(self, json: &str) -> serde_json::Result<Bounded<'_>> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        let list = self.deserialize(&mut deserializer)?;
+        deserializer.end()?;
+        Ok(list)
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for AtMost {
+    type Value = Bounded<'de>;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for AtMost {
+    type Value = Bounded<'de>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of {}", self.what)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut list = Bounded { items: Vec::new(), count: 0 };
+        while list.count < self.max {
+            let Some(item) = seq.next_element()? else { return Ok(list) };
+            list.items.push(item);
+            list.count += 1;
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            list.count += 1;
+        }
+        Ok(list)
+    }
 }
 
 /// The name under which a producer's attribute goes out, or comes in if `outward` is false.
@@ -145,7 +208,7 @@ pub fn assemble(attributes: Vec<(String, AttributeValue)>, data: Option<Bytes>) 
 }
 
 /// The members of a JSON object in their order, their values unparsed.
-struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -153,13 +216,13 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
         impl<'de> Visitor<'de> for MembersVisitor {
             type Value = Members<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an event: a JSON object")
+                f.write_str("a JSON object")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
                 while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
                     if members.len() >= 1_024 {
-                        return Err(serde::de::Error::custom("an event with more than 1024 members"));
+                        return Err(serde::de::Error::custom("an object with more than 1024 members"));
                     }
                     if members.iter().any(|(other, _)| *other == name) {
                         return Err(serde::de::Error::custom(format!("'{}' stands twice", shown(&name))));
@@ -176,7 +239,7 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
 /// A member's name, borrowed where it has no escapes.
 #[derive(serde::Deserialize)]
 #[serde(transparent)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+pub(crate) struct Name<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 fn json_error(error: &serde_json::Error) -> Error {
     Error::invalid(format!("not the JSON of an event: {error}"))
@@ -212,9 +275,17 @@ fn event_of(Members(members): Members<'_>, shape: Shape) -> Result<Event> {
             _ if text == "null" => {}
             _ if ours && LOG_ATTRIBUTES.contains(&&*name) && name != LOG_MARK => {}
             "tags" if text.starts_with('[') => {
-                let list: Vec<String> = serde_json::from_str(text)
-                    .map_err(|_| Error::invalid("'tags' is a list of something other than strings"))?;
-                tags = Some(list.iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>>>()?);
+                let bad = |_| Error::invalid("'tags' is a list of something other than strings");
+                let max = tags_max();
+                let list = AtMost { max, what: "tags" }.read(text).map_err(bad)?;
+                if list.count > max {
+                    return Err(too_many_tags(list.count, max));
+                }
+                let tag = |tag: &&RawValue| {
+                    let text: Cow<'_, str> = serde_json::from_str(tag.get()).map_err(bad)?;
+                    text.parse()
+                };
+                tags = Some(list.items.iter().map(tag).collect::<Result<Vec<Tag>>>()?);
             }
             "stream" if shape == Shape::Native => {
                 attributes.push(("subject".to_owned(), attribute_of(&name, text)?))
@@ -345,7 +416,7 @@ fn write_data(event: &Event, object: &mut ObjectWriter<'_>) {
     if let Some(data) = event.data() {
         match event.has_json_content_type() && is_one_line_of_json(data) {
             true => object.raw("data", data),
-            false => object.text("data_base64", &STANDARD.encode(data)),
+            false => object.base64("data_base64", data),
         }
     }
 }
@@ -381,6 +452,18 @@ impl<'a> ObjectWriter<'a> {
     fn text(&mut self, name: &str, value: &str) {
         self.name(name);
         serde_json::to_writer(&mut *self.out, value).expect("a vector takes everything");
+    }
+
+    /// Encodes in place: beside 15 MiB of data there is no room for two copies of 20.
+    fn base64(&mut self, name: &str, data: &[u8]) {
+        self.name(name);
+        self.out.push(b'"');
+        let start = self.out.len();
+        self.out.resize(start + data.len().div_ceil(3) * 4, 0);
+        STANDARD
+            .encode_slice(data, &mut self.out[start..])
+            .expect("base64 has four characters for three bytes");
+        self.out.push(b'"');
     }
 
     fn raw(&mut self, name: &str, json: &[u8]) {

@@ -14,14 +14,15 @@
 //!
 //! **Frames, binary.** For every frame its length as u32, and its bytes. Numbers are little-endian.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use bytes::{Buf, Bytes};
-use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use crate::cloudevents::{self, Shape};
+use crate::cloudevents::{self, AtMost, Bounded, Members, Name, Shape};
 use crate::entry::{DATA_PART, Entry};
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::event::{Event, Tag, shown};
@@ -70,85 +71,87 @@ impl ReadRequest {
     }
 }
 
-/// A list of which no more than a limit is kept; the rest is counted.
-struct Bounded<'a> {
-    items: Vec<&'a RawValue>,
-    count: u64,
+fn limits() -> Limits {
+    Limits::new(Durability::None)
 }
 
-fn batch_events_max() -> u64 {
-    Limits::new(Durability::None).batch_events_max
+fn events_list() -> AtMost {
+    AtMost { max: limits().batch_events_max, what: "events" }
 }
 
-impl<'de: 'a, 'a> serde::Deserialize<'de> for Bounded<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct List;
-        impl<'de> Visitor<'de> for List {
-            type Value = Bounded<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of events")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-                let mut list = Bounded { items: Vec::new(), count: 0 };
-                while list.count < batch_events_max() {
-                    let Some(item) = seq.next_element()? else { return Ok(list) };
-                    list.items.push(item);
-                    list.count += 1;
-                }
-                while seq.next_element::<IgnoredAny>()?.is_some() {
-                    list.count += 1;
-                }
-                Ok(list)
-            }
-        }
-        deserializer.deserialize_seq(List)
+fn events_of(list: &Bounded<'_>, shape: Shape) -> Result<Vec<Event>> {
+    let max = limits().batch_events_max;
+    if list.count > max {
+        return Err(Error::limit("the batch", list.count, max, "events"));
     }
-}
-
-impl Bounded<'_> {
-    fn events(&self, shape: Shape) -> Result<Vec<Event>> {
-        if self.count > batch_events_max() {
-            return Err(Error::limit("the batch", self.count, batch_events_max(), "events"));
-        }
-        let parse = |(index, event): (usize, &&RawValue)| {
-            cloudevents::parse_event(event.get().as_bytes(), shape)
-                .map_err(|e| e.context(format!("event {index}")))
-        };
-        self.items.iter().enumerate().map(parse).collect()
-    }
+    let parse = |(index, event): (usize, &&RawValue)| {
+        cloudevents::parse_event(event.get().as_bytes(), shape)
+            .map_err(|e| e.context(format!("event {index}")))
+    };
+    list.items.iter().enumerate().map(parse).collect()
 }
 
 /// Reads a CloudEvents JSON batch that is to be appended: no more events than one append can have.
 pub fn parse_batch(json: &[u8]) -> Result<Vec<Event>> {
-    let list: Bounded<'_> = serde_json::from_slice(json)
-        .map_err(|e| Error::invalid(format!("not a JSON batch of CloudEvents: {e}")))?;
-    list.events(Shape::CloudEvents)
+    let bad = |e: serde_json::Error| Error::invalid(format!("not a JSON batch of CloudEvents: {e}"));
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let list = events_list().deserialize(&mut deserializer).map_err(bad)?;
+    deserializer.end().map_err(bad)?;
+    events_of(&list, Shape::CloudEvents)
 }
 
-#[derive(serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+/// The two members of an append. Events are many and large: they are found in the one pass over the body.
 struct AppendJson<'a> {
-    #[serde(borrow)]
     events: Bounded<'a>,
-    #[serde(default)]
-    conditions: Option<Value>,
+    conditions: Option<&'a RawValue>,
+}
+
+impl<'de: 'a, 'a> serde::Deserialize<'de> for AppendJson<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AppendVisitor;
+        impl<'de> Visitor<'de> for AppendVisitor {
+            type Value = AppendJson<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with 'events'")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let (mut events, mut conditions) = (None, None);
+                while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
+                    let again = match &*name {
+                        "events" => events.replace(map.next_value_seed(events_list())?).is_some(),
+                        "conditions" => conditions.replace(map.next_value::<&RawValue>()?).is_some(),
+                        _ => {
+                            let error = unknown(&name, "an append", "'events' and 'conditions'");
+                            return Err(serde::de::Error::custom(error.message()));
+                        }
+                    };
+                    if again {
+                        return Err(serde::de::Error::custom(format!("'{name}' stands twice")));
+                    }
+                }
+                let events = events.ok_or_else(|| serde::de::Error::custom("'events' is missing"))?;
+                Ok(AppendJson { events, conditions })
+            }
+        }
+        deserializer.deserialize_map(AppendVisitor)
+    }
 }
 
 /// Reads an append: `{"events":[…],"conditions":[…]}`.
 pub fn parse_append(json: &[u8]) -> Result<Append> {
     let append: AppendJson<'_> = serde_json::from_slice(json)
         .map_err(|e| Error::invalid(format!("not the JSON of an append: {e}")))?;
-    let conditions = match &append.conditions {
+    let conditions = match append.conditions.filter(|c| c.get() != "null") {
         None => Vec::new(),
         Some(conditions) => {
-            let list = array(conditions, "conditions")?;
-            let parse = |(index, condition): (usize, &Value)| {
+            let list = list(conditions, "conditions", "the list of conditions", limits().conditions_max)?;
+            let parse = |(index, condition): (usize, &&RawValue)| {
                 condition_of(condition).map_err(|e| e.context(format!("condition {index}")))
             };
             list.iter().enumerate().map(parse).collect::<Result<_>>()?
         }
     };
-    Ok(Append { events: append.events.events(Shape::Native)?, conditions })
+    Ok(Append { events: events_of(&append.events, Shape::Native)?, conditions })
 }
 
 /// Writes an append as [`parse_append`] reads it.
@@ -170,34 +173,53 @@ pub fn write_append(append: &Append) -> Vec<u8> {
     out
 }
 
-fn array<'a>(value: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
-    value.as_array().ok_or_else(|| Error::invalid(format!("'{name}' is {}, expected a list", brief(value))))
+/// The elements of the list `name`, called `what` when it has more than `max`.
+fn list<'a>(value: &'a RawValue, name: &str, what: &str, max: u64) -> Result<Vec<&'a RawValue>> {
+    let bad = |_| Error::invalid(format!("'{name}' is {}, expected a list", brief(value)));
+    let list = AtMost { max, what: "values" }.read(value.get()).map_err(bad)?;
+    match list.count > max {
+        true => Err(Error::limit(what, list.count, max, "entries")),
+        false => Ok(list.items),
+    }
 }
 
-fn object<'a>(value: &'a Value, what: &str) -> Result<&'a Map<String, Value>> {
-    value.as_object().ok_or_else(|| Error::invalid(format!("{what} is {}, expected an object", brief(value))))
+/// The members of the object `what`.
+fn members<'a>(value: &'a RawValue, what: &str) -> Result<Vec<(Cow<'a, str>, &'a RawValue)>> {
+    if !value.get().starts_with('{') {
+        return Err(Error::invalid(format!("{what} is {}, expected an object", brief(value))));
+    }
+    let members = serde_json::from_str::<Members<'a>>(value.get());
+    members.map(|members| members.0).map_err(|e| Error::invalid(format!("{what} cannot be read: {e}")))
 }
 
-fn text<'a>(value: &'a Value, name: &str) -> Result<&'a str> {
-    value.as_str().ok_or_else(|| Error::invalid(format!("'{name}' is {}, expected a string", brief(value))))
+fn text(value: &RawValue, name: &str) -> Result<String> {
+    let error = |_| Error::invalid(format!("'{name}' is {}, expected a string", brief(value)));
+    serde_json::from_str(value.get()).map_err(error)
 }
 
-fn number(value: &Value, name: &str) -> Result<u64> {
-    let error = || Error::invalid(format!("'{name}' is {}, expected a whole number from 0", brief(value)));
-    value.as_u64().ok_or_else(error)
+fn number(value: &RawValue, name: &str) -> Result<u64> {
+    let error = |_| Error::invalid(format!("'{name}' is {}, expected a whole number from 0", brief(value)));
+    serde_json::from_str(value.get()).map_err(error)
 }
 
-fn flag(value: &Value, name: &str) -> Result<bool> {
-    let error = || Error::invalid(format!("'{name}' is {}, expected true or false", brief(value)));
-    value.as_bool().ok_or_else(error)
+fn flag(value: &RawValue, name: &str) -> Result<bool> {
+    let error = |_| Error::invalid(format!("'{name}' is {}, expected true or false", brief(value)));
+    serde_json::from_str(value.get()).map_err(error)
+}
+
+fn is_null(value: &RawValue) -> bool {
+    value.get() == "null"
 }
 
 /// A stranger's value as it may stand in a message.
-fn brief(value: &Value) -> String {
-    match value {
-        Value::Array(_) => "a list".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
-        other => shown(&other.to_string()),
+fn brief(value: &RawValue) -> String {
+    match value.get().as_bytes().first() {
+        Some(b'[') => "a list".to_owned(),
+        Some(b'{') => "an object".to_owned(),
+        _ => match serde_json::from_str::<String>(value.get()) {
+            Ok(text) => format!("\"{}\"", shown(&text)),
+            Err(_) => shown(value.get()),
+        },
     }
 }
 
@@ -205,46 +227,46 @@ fn unknown(name: &str, what: &str, known: &str) -> Error {
     Error::invalid(format!("'{}' is no member of {what}: it has {known}", shown(name)))
 }
 
-fn condition_of(value: &Value) -> Result<Condition> {
+fn condition_of(value: &RawValue) -> Result<Condition> {
     const KNOWN: &str = "'stream' with 'version', or 'fail_if' with 'after'";
-    let members = object(value, "a condition")?;
-    if let Some(name) =
-        members.keys().find(|n| !["stream", "version", "fail_if", "after"].contains(&n.as_str()))
-    {
-        return Err(unknown(name, "a condition", KNOWN));
+    let (mut stream, mut version, mut fail_if, mut after) = (None, None, None, None);
+    for (name, value) in members(value, "a condition")? {
+        match &*name {
+            "stream" => stream = Some(value),
+            "version" => version = Some(value),
+            "fail_if" => fail_if = Some(value),
+            "after" => after = Some(value),
+            _ => return Err(unknown(&name, "a condition", KNOWN)),
+        }
     }
-    let (stream, version) = (members.get("stream"), members.get("version"));
-    match (members.get("fail_if"), stream) {
-        (None, Some(stream)) if !members.contains_key("after") => {
+    match (fail_if, stream) {
+        (None, Some(stream)) if after.is_none() => {
             let bad = |is: &str| {
                 Error::invalid(format!("'version' is {is}, expected \"any\", \"none\" or a number"))
             };
             let version = version.ok_or_else(|| bad("missing"))?;
-            let expected = match (version.as_str(), version.as_u64()) {
-                (Some("any"), _) => ExpectedVersion::Any,
-                (Some("none"), _) => ExpectedVersion::None,
-                (_, Some(version)) => ExpectedVersion::Exact(Version(version)),
+            let expected = match (version.get(), number(version, "version")) {
+                ("\"any\"", _) => ExpectedVersion::Any,
+                ("\"none\"", _) => ExpectedVersion::None,
+                (_, Ok(version)) => ExpectedVersion::Exact(Version(version)),
                 _ => return Err(bad(&brief(version))),
             };
-            Ok(Condition::Stream { stream: text(stream, "stream")?.to_owned(), expected })
+            Ok(Condition::Stream { stream: text(stream, "stream")?, expected })
         }
         (Some(query), None) if version.is_none() => {
-            let members = object(query, "'fail_if'")?;
-            if let Some(name) = members.keys().find(|n| *n != "items") {
-                return Err(unknown(name, "'fail_if'", "'items'"));
+            let mut items = None;
+            for (name, value) in members(query, "'fail_if'")? {
+                match &*name {
+                    "items" => items = Some(value),
+                    _ => return Err(unknown(&name, "'fail_if'", "'items'")),
+                }
             }
-            let items = members.get("items").ok_or_else(|| Error::invalid("'fail_if' has no 'items'"))?;
-            let after = members_after(value)?;
+            let items = items.ok_or_else(|| Error::invalid("'fail_if' has no 'items'"))?;
+            let after = after.filter(|after| !is_null(after));
+            let after = after.map(|after| number(after, "after").map(Position)).transpose()?;
             Ok(Condition::FailIf { query: query_of(items)?, after })
         }
         _ => Err(Error::invalid(format!("a condition has {KNOWN}"))),
-    }
-}
-
-fn members_after(value: &Value) -> Result<Option<Position>> {
-    match value.get("after") {
-        None | Some(Value::Null) => Ok(None),
-        Some(after) => Ok(Some(Position(number(after, "after")?))),
     }
 }
 
@@ -268,38 +290,49 @@ fn condition_json(condition: &Condition) -> Value {
     }
 }
 
-/// Reads the items of a query: `[{"types":[…],"tags":[…],"stream":…,"decisionid":…}, …]`.
-fn query_of(items: &Value) -> Result<Query> {
-    let parse =
-        |(index, item): (usize, &Value)| item_of(item).map_err(|e| e.context(format!("query item {index}")));
-    Ok(Query { items: array(items, "items")?.iter().enumerate().map(parse).collect::<Result<_>>()? })
+/// Reads the items of a query: `[{"types":[…],"tags":[…],"stream":…,"decisionid":…}, …]`. Reading stops where
+/// the limits are passed, not behind it.
+fn query_of(items: &RawValue) -> Result<Query> {
+    let Limits { query_items_max, query_terms_max, .. } = limits();
+    let mut query = Query::default();
+    let mut terms = 0;
+    for (index, item) in list(items, "items", "the query", query_items_max)?.into_iter().enumerate() {
+        let item = item_of(item).map_err(|e| e.context(format!("query item {index}")))?;
+        terms += item.types.len() + item.tags.len() + item.attributes.len();
+        if terms as u64 > query_terms_max {
+            return Err(Error::limit("the query", terms as u64, query_terms_max, "terms"));
+        }
+        query.items.push(item);
+    }
+    Ok(query)
 }
 
-fn item_of(value: &Value) -> Result<QueryItem> {
+fn item_of(value: &RawValue) -> Result<QueryItem> {
     let mut item = QueryItem::default();
-    for (name, value) in object(value, "it")? {
-        if value.is_null() {
+    let max = limits().query_items_max;
+    for (name, value) in members(value, "it")? {
+        if is_null(value) {
             continue;
         }
-        match name.as_str() {
+        match &*name {
             "types" => {
-                let types = array(value, "types")?.iter();
-                item.types = types.map(|t| text(t, "types").map(str::to_owned)).collect::<Result<_>>()?;
+                let types = list(value, "types", "the list of types", max)?.into_iter();
+                item.types = types.map(|t| text(t, "types")).collect::<Result<_>>()?;
             }
             "tags" => {
-                let tags = array(value, "tags")?.iter();
+                let tags = list(value, "tags", "the list of tags", max)?.into_iter();
                 item.tags = tags.map(|t| text(t, "tags")?.parse()).collect::<Result<_>>()?;
             }
-            "stream" => item.stream = Some(text(value, "stream")?.to_owned()),
+            "stream" => item.stream = Some(text(value, "stream")?),
             _ => {
                 let attribute: IndexedAttribute = name.parse().map_err(|_| {
                     unknown(
-                        name,
+                        &name,
                         "a query item",
                         "types, tags, stream, decisionid, correlationid, causationid and traceid",
                     )
                 })?;
-                item.attributes.push((attribute, text(value, name)?.to_owned()));
+                item.attributes.push((attribute, text(value, &name)?));
             }
         }
     }
@@ -338,32 +371,32 @@ pub fn parse_time_field(name: &str) -> Result<TimeField> {
 
 /// Reads a query with its bounds: the body of `POST /v1/query`.
 pub fn parse_read(json: &[u8]) -> Result<ReadRequest> {
-    let value: Value =
+    let value: &RawValue =
         serde_json::from_slice(json).map_err(|e| Error::invalid(format!("not the JSON of a query: {e}")))?;
     let mut request = ReadRequest::default();
     let read = &mut request.read;
-    for (name, value) in object(&value, "the query")? {
-        if value.is_null() {
+    for (name, value) in members(value, "the query")? {
+        if is_null(value) {
             continue;
         }
-        let position = || number(value, name).map(|n| Some(Position(n)));
-        let time = || Time::parse(text(value, name)?).map(Some).map_err(|e| e.context(format!("'{name}'")));
-        match name.as_str() {
+        let position = || number(value, &name).map(|n| Some(Position(n)));
+        let time = || Time::parse(&text(value, &name)?).map(Some).map_err(|e| e.context(format!("'{name}'")));
+        match &*name {
             "items" => read.query = query_of(value)?,
             "after" => read.after = position()?,
             "before" => read.before = position()?,
             "since" => read.since = time()?,
             "until" => read.until = time()?,
-            "by" => read.by = parse_time_field(text(value, name)?)?,
+            "by" => read.by = parse_time_field(&text(value, &name)?)?,
             "backward" => {
-                read.direction = if flag(value, name)? { Direction::Backward } else { Direction::Forward }
+                read.direction = if flag(value, &name)? { Direction::Backward } else { Direction::Forward }
             }
-            "limit" => read.limit = Some(usize::try_from(number(value, name)?).unwrap_or(usize::MAX)),
-            "follow" => request.follow = flag(value, name)?,
+            "limit" => read.limit = Some(usize::try_from(number(value, &name)?).unwrap_or(usize::MAX)),
+            "follow" => request.follow = flag(value, &name)?,
             "at_least" => read.at_least = position()?,
             _ => {
                 return Err(unknown(
-                    name,
+                    &name,
                     "a query",
                     "items, after, before, since, until, by, backward, limit, follow and at_least",
                 ));
@@ -763,6 +796,66 @@ mod tests {
         let error = parse_append(many.as_bytes()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
         assert!(error.message().contains("10001") && error.message().contains("10000"), "{error}");
+    }
+
+    #[test]
+    fn lists_are_read_no_further_than_their_limits_and_counted_to_their_end() {
+        let many = |element: &str, n: usize| vec![element; n].join(",");
+        let event = r#"{"id":"i","source":"s","type":"t"}"#;
+        for (bad, numbers) in [
+            (format!(r#"{{"events":[{event}],"conditions":[{}]}}"#, many("{}", 65)), ["65", "64"]),
+            (
+                format!(r#"{{"events":[],"conditions":[{{"fail_if":{{"items":[{}]}}}}]}}"#, many("[]", 300)),
+                ["300", "256"],
+            ),
+            (
+                format!(r#"{{"events":[{{"id":"i","source":"s","type":"t","tags":[{}]}}]}}"#, many("7", 500)),
+                ["500", "128"],
+            ),
+            (
+                format!(
+                    r#"{{"events":[{{"id":"i","source":"s","type":"t","tags":"{}"}}]}}"#,
+                    many("a=b", 129)
+                ),
+                ["129", "128"],
+            ),
+        ] {
+            let error = parse_append(bad.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+            assert!(numbers.iter().all(|n| error.message().contains(n)), "{error}");
+        }
+        let item = format!(r#"{{"types":[{}]}}"#, many(r#""t""#, 256));
+        for (bad, numbers) in [
+            (format!(r#"{{"items":[{}]}}"#, many("{}", 257)), ["257", "256"]),
+            (format!(r#"{{"items":[{{"types":[{}]}}]}}"#, many("1", 257)), ["257", "256"]),
+            (format!(r#"{{"items":[{{"tags":[{}]}}]}}"#, many("1", 1_000)), ["1000", "256"]),
+            (format!(r#"{{"items":[{}]}}"#, many(&item, 5)), ["1280", "1024"]),
+        ] {
+            let error = parse_read(bad.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+            assert!(numbers.iter().all(|n| error.message().contains(n)), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_append_is_an_object_and_no_message_names_this_program_s_types() {
+        for bad in
+            [r#"[[],[]]"#, "7", r#"{"events":7}"#, r#"{"events":[[]]}"#, r#"{"events":[],"events":[]}"#]
+        {
+            let error = parse_append(bad.as_bytes()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            for name in ["Json", "struct", "Append", "Bounded", "Members", "RawValue"] {
+                assert!(!error.message().contains(name), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_stranger_s_text_is_quoted_once() {
+        let error = parse_read(br#"{"limit":"ten"}"#).unwrap_err();
+        assert!(error.message().contains(r#"'limit' is "ten","#), "{error}");
+        let error = parse_read(br#"{"items":"x"}"#).unwrap_err();
+        assert!(error.message().contains(r#"'items' is "x","#), "{error}");
     }
 
     #[test]

@@ -30,8 +30,12 @@ use precedent_core::{
 };
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
-use rustls::pki_types::CertificateDer;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, SignatureScheme};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -46,6 +50,12 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 const GROWN_WAIT_SECS: u64 = 30;
 const FRAMES_BYTES_MAX: usize = 16 << 20;
+/// Bytes of an answer that says one thing, and of every problem.
+const SHORT_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Bytes of an answer that lists things.
+const LIST_BYTES_MAX: usize = 16 << 20;
+/// Bytes of a page, which has 4 MiB and one event of 15 MiB, and of frames, of which the last has up to 16 MiB.
+const PAGE_BYTES_MAX: usize = 40 << 20;
 
 /// A store behind a Precedent server.
 ///
@@ -112,7 +122,9 @@ impl HttpStore {
             writing: watch::Sender::new(0),
             runtime,
         };
-        let answer = store.send(store.request(Method::GET, "/v1/limits"), Effect::Reads).await?;
+        let answer = store
+            .send(store.request(Method::GET, "/v1/limits"), Effect::Reads, SHORT_ANSWER_BYTES_MAX)
+            .await?;
         let no_store = || {
             let message = format!("what answers at {} is no Precedent server", store.base);
             Error::new(ErrorKind::NotAStore, message)
@@ -137,8 +149,9 @@ impl HttpStore {
         self.request(method, &format!("/v1/logs/{log}/{path}"))
     }
 
-    /// Sends a request and reads the whole answer. A problem becomes the error it says.
-    async fn send(&self, request: RequestBuilder, effect: Effect) -> Result<Answer> {
+    /// Sends a request and reads the whole answer, which has at most `bytes_max`. A problem becomes the error it
+    /// says.
+    async fn send(&self, request: RequestBuilder, effect: Effect, bytes_max: usize) -> Result<Answer> {
         let mut closed = self.closed.subscribe();
         let stopped = || Error::new(ErrorKind::Stopped, "the store has been closed");
         // Counted before `closed` is looked at, so that closing either waits for this write or is seen by it.
@@ -147,10 +160,18 @@ impl HttpStore {
             return Err(stopped());
         }
         let exchange = async {
-            let response = request.send().await.map_err(|e| self.lost(&e, effect))?;
+            let mut response = request.send().await.map_err(|e| self.lost(&e, effect))?;
             let (status, headers) = (response.status(), response.headers().clone());
-            let body = response.bytes().await.map_err(|e| self.lost(&e, effect))?;
-            Ok::<_, Error>(Answer { status, headers, body })
+            let bytes_max = if status.is_success() { bytes_max } else { SHORT_ANSWER_BYTES_MAX };
+            let announced = response.content_length().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+            let mut body = Vec::with_capacity(announced.min(bytes_max));
+            while let Some(chunk) = response.chunk().await.map_err(|e| self.lost(&e, effect))? {
+                if body.len() + chunk.len() > bytes_max {
+                    return Err(self.endless(bytes_max, effect));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok::<_, Error>(Answer { status, headers, body: body.into() })
         };
         let answer = match effect {
             Effect::Writes => exchange.await?,
@@ -182,6 +203,15 @@ impl HttpStore {
                 ErrorKind::Unknown,
                 format!("the answer of {} did not come, it may have been written: {causes}", self.base),
             ),
+        }
+    }
+
+    /// The error for an answer that is longer than any that a server gives.
+    fn endless(&self, bytes_max: usize, effect: Effect) -> Error {
+        let what = format!("the answer of {} is longer than {bytes_max} bytes", self.base);
+        match effect {
+            Effect::Reads => Error::new(ErrorKind::Io, what),
+            Effect::Writes => Error::new(ErrorKind::Unknown, format!("{what}, and it may have been written")),
         }
     }
 
@@ -245,7 +275,9 @@ impl HttpStore {
 
     async fn head_at(&self, log: &LogName, path: &str) -> Result<Head> {
         let floor = self.floor(log);
-        let answer = self.send(self.log_request(Method::GET, log, path), Effect::Reads).await?;
+        let answer = self
+            .send(self.log_request(Method::GET, log, path), Effect::Reads, SHORT_ANSWER_BYTES_MAX)
+            .await?;
         let head = wire::parse_head(&answer.body)?;
         self.saw(log, head.size, floor)?;
         Ok(head)
@@ -254,7 +286,8 @@ impl HttpStore {
     async fn frames_at(&self, log: &LogName, from: u64, bytes_max: usize) -> Result<Vec<Frame>> {
         let bytes = bytes_max.clamp(1, FRAMES_BYTES_MAX);
         let path = format!("frames?from={from}&bytes={bytes}");
-        let answer = self.send(self.log_request(Method::GET, log, &path), Effect::Reads).await?;
+        let answer =
+            self.send(self.log_request(Method::GET, log, &path), Effect::Reads, PAGE_BYTES_MAX).await?;
         wire::parse_frames(answer.body)
             .map_err(|e| Error::damaged(e.message()).context(format!("frames of log '{log}' from {from} on")))
     }
@@ -264,7 +297,7 @@ impl HttpStore {
             .log_request(Method::POST, log, "frames")
             .header(header::CONTENT_TYPE, wire::FRAMES_MEDIA_TYPE)
             .body(body);
-        wire::parse_head(&self.send(request, Effect::Writes).await?.body)
+        wire::parse_head(&self.send(request, Effect::Writes, SHORT_ANSWER_BYTES_MAX).await?.body)
     }
 
     async fn verify_here(
@@ -395,27 +428,90 @@ fn authorization(token: &str) -> Result<HeaderValue> {
 fn tls_config(used: bool) -> Result<rustls::ClientConfig> {
     let failed = |e: rustls::Error| Error::new(ErrorKind::Internal, format!("TLS cannot be used: {e}"));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(failed)?;
     let file = std::env::var_os(CA_FILE_VARIABLE).filter(|file| used && !file.is_empty());
     if !used || file.is_some() {
         let mut roots = rustls::RootCertStore::empty();
+        let mut named = Vec::new();
         if let Some(file) = file {
             let path = std::path::Path::new(&file);
             let unreadable = |e: &dyn fmt::Display| {
                 Error::invalid(format!("{CA_FILE_VARIABLE} names {}: {e}", path.display()))
             };
             for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unreadable(&e))? {
-                roots.add(certificate.map_err(|e| unreadable(&e))?).map_err(|e| unreadable(&e))?;
+                let certificate = certificate.map_err(|e| unreadable(&e))?;
+                named.push(certificate.clone());
+                roots.add(certificate).map_err(|e| unreadable(&e))?;
             }
             if roots.is_empty() {
                 return Err(unreadable(&"it holds no certificate"));
             }
         }
-        return Ok(builder.with_root_certificates(roots).with_no_client_auth());
+        if named.is_empty() {
+            return Ok(builder.with_root_certificates(roots).with_no_client_auth());
+        }
+        let issued = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        let issued = issued.map_err(|e| Error::invalid(format!("{CA_FILE_VARIABLE}: {e}")))?;
+        let verifier = Arc::new(Named { issued, named });
+        return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     }
     Ok(builder.with_platform_verifier().map_err(failed)?.with_no_client_auth())
+}
+
+/// Trusts what the certificates of a file have issued, and those certificates themselves. A certificate that
+/// signs itself often says that it is an authority, and webpki refuses an authority as a server's own.
+#[derive(Debug)]
+struct Named {
+    issued: Arc<WebPkiServerVerifier>,
+    named: Vec<CertificateDer<'static>>,
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let issued =
+            self.issued.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match issued {
+            // webpki looks at the validity time before it looks for an authority; the name comes after both.
+            Err(rustls::Error::InvalidCertificate(CertificateError::Other(other)))
+                if other.to_string() == "CaUsedAsEndEntity" && self.named.contains(end_entity) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            issued => issued,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.issued.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.issued.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.issued.supported_verify_schemes()
+    }
 }
 
 /// An error and what it came from, without the URL, which may be long and is named elsewhere.
@@ -509,7 +605,7 @@ impl Store for HttpStore {
                 .log_request(Method::POST, log, "append")
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(append_body(&append, self.request_bytes_max)?);
-            let answer = self.send(request, Effect::Writes).await?;
+            let answer = self.send(request, Effect::Writes, LIST_BYTES_MAX).await?;
             let appended: Appended = serde_json::from_slice(&answer.body).map_err(|e| {
                 let message = format!("the answer of {} to an append is not understood: {e}", self.base);
                 Error::new(ErrorKind::Unknown, message)
@@ -527,7 +623,7 @@ impl Store for HttpStore {
                 .header(header::CONTENT_TYPE, "application/json")
                 .header(header::ACCEPT, wire::EVENTS_MEDIA_TYPE)
                 .body(wire::write_read(read));
-            let page = wire::parse_page(self.send(request, Effect::Reads).await?.body)?;
+            let page = wire::parse_page(self.send(request, Effect::Reads, PAGE_BYTES_MAX).await?.body)?;
             check_page(read, &page)?;
             self.saw(log, page.size, floor)?;
             Ok(page)
@@ -552,7 +648,8 @@ impl Store for HttpStore {
 
     fn logs(&self) -> BoxFuture<'_, Result<Vec<LogName>>> {
         self.run(async move {
-            let answer = self.send(self.request(Method::GET, "/v1/logs"), Effect::Reads).await?;
+            let answer =
+                self.send(self.request(Method::GET, "/v1/logs"), Effect::Reads, LIST_BYTES_MAX).await?;
             let bad = || Error::new(ErrorKind::Io, "the answer is not a list of logs");
             let value: serde_json::Value = serde_json::from_slice(&answer.body).map_err(|_| bad())?;
             let names = value.get("logs").and_then(|names| names.as_array()).ok_or_else(bad)?;
@@ -571,6 +668,9 @@ impl Store for HttpStore {
 
     fn put_frames<'a>(&'a self, log: &'a LogName, frames: Vec<Frame>) -> BoxFuture<'a, Result<Head>> {
         self.run(async move {
+            if frames.is_empty() {
+                return self.head_at(log, "head").await;
+            }
             let mut body = Vec::new();
             for frame in &frames {
                 let full = body.len() + 4 + frame.bytes().len() > self.request_bytes_max as usize;
@@ -585,7 +685,8 @@ impl Store for HttpStore {
 
     fn promote<'a>(&'a self, log: &'a LogName) -> BoxFuture<'a, Result<()>> {
         self.run(async move {
-            self.send(self.log_request(Method::POST, log, "promote"), Effect::Writes).await?;
+            self.send(self.log_request(Method::POST, log, "promote"), Effect::Writes, SHORT_ANSWER_BYTES_MAX)
+                .await?;
             Ok(())
         })
     }
@@ -601,14 +702,19 @@ impl Store for HttpStore {
 
     fn examine<'a>(&'a self, log: &'a LogName) -> BoxFuture<'a, Result<(Usage, Vec<Finding>)>> {
         self.run(async move {
-            let answer = self.send(self.log_request(Method::GET, log, "doctor"), Effect::Reads).await?;
+            let answer = self
+                .send(self.log_request(Method::GET, log, "doctor"), Effect::Reads, LIST_BYTES_MAX)
+                .await?;
             wire::parse_examination(&answer.body, finding_code)
         })
     }
 
     fn register<'a>(&'a self, name: &'a RegisterName) -> BoxFuture<'a, Result<Option<Register>>> {
         self.run(async move {
-            match self.send(self.request(Method::GET, &register_path(name)), Effect::Reads).await {
+            match self
+                .send(self.request(Method::GET, &register_path(name)), Effect::Reads, SHORT_ANSWER_BYTES_MAX)
+                .await
+            {
                 Ok(answer) => {
                     let tag = answer.headers.get(header::ETAG).and_then(|v| v.to_str().ok());
                     let revision = tag.and_then(|tag| tag.trim_matches('"').parse().ok());
@@ -637,7 +743,7 @@ impl Store for HttpStore {
                     request.header(header::IF_MATCH, format!("\"{revision}\""))
                 }
             };
-            let answer = self.send(request, Effect::Writes).await?;
+            let answer = self.send(request, Effect::Writes, SHORT_ANSWER_BYTES_MAX).await?;
             let json: Option<serde_json::Value> = serde_json::from_slice(&answer.body).ok();
             let revision = json.as_ref().and_then(|json| json.get("revision")?.as_u64());
             let revision = revision.ok_or_else(|| {
@@ -682,6 +788,38 @@ mod tests {
         }
         assert!(authorization("").is_err() && authorization("a b").is_err());
         assert!(!format!("{:?}", authorization("secret").unwrap()).contains("secret"));
+    }
+
+    #[test]
+    fn a_named_certificate_that_is_an_authority_is_trusted_for_its_name_while_it_is_valid() {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let make = |until: i32| {
+            let mut made = rcgen::CertificateParams::new(vec!["log.example".to_owned()]).unwrap();
+            made.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+            made.not_before = rcgen::date_time_ymd(2020, 1, 1);
+            made.not_after = rcgen::date_time_ymd(until, 1, 1);
+            made.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der().clone()
+        };
+        let (good, other, expired) = (make(2040), make(2040), make(2021));
+        let named = vec![good.clone(), expired.clone()];
+        let mut roots = rustls::RootCertStore::empty();
+        named.iter().for_each(|c| roots.add(c.clone()).unwrap());
+        let issued = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let verifier = Named { issued, named };
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_000));
+        let verify = |certificate: &CertificateDer<'_>, name: &'static str| {
+            let name = ServerName::try_from(name).unwrap();
+            verifier.verify_server_cert(certificate, &[], &name, &[], now)
+        };
+        verify(&good, "log.example").unwrap();
+        for (certificate, name, says) in [
+            (&good, "evil.example", "name"),
+            (&other, "log.example", ""),
+            (&expired, "log.example", "expired"),
+        ] {
+            let error = verify(certificate, name).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

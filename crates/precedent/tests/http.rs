@@ -47,7 +47,8 @@ async fn answer_one(mut stream: TcpStream, answer: Arc<impl Fn(&str) -> Option<S
         bytes.extend_from_slice(&chunk[..n]);
     }
     if let Some(text) = answer(&String::from_utf8_lossy(&bytes)) {
-        stream.write_all(text.as_bytes()).await.unwrap();
+        // A client that has read enough hangs up.
+        let _ = stream.write_all(text.as_bytes()).await;
     }
 }
 
@@ -96,6 +97,35 @@ async fn a_gateway_that_gives_up_on_an_append_leaves_it_unknown() {
     let log = LogName::default();
     assert_eq!(store.append(&log, append()).await.unwrap_err().kind(), ErrorKind::Unknown);
     assert_eq!(store.head(&log).await.unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn an_answer_without_end_is_given_up_at_its_limit() {
+    let endless =
+        |first: &str| format!("HTTP/1.1 {first}\r\nConnection: close\r\n\r\n{}", "x".repeat(41 << 20));
+    let url = fake(move |_| Some(endless("200 OK"))).await;
+    let error = HttpStore::connect(&url, None).await.unwrap_err();
+    assert!(error.message().contains("1048576"), "{error}");
+    let url = fake(move |head| match head.split(' ').nth(1).unwrap() {
+        "/v1/limits" => limits(),
+        path if path.ends_with("append") => Some(endless("200 OK")),
+        path if path.ends_with("head") => Some(endless("503 Service Unavailable")),
+        _ => Some(endless("200 OK")),
+    })
+    .await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    let log = LogName::default();
+    let error = store.append(&log, append()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown, "{error}");
+    assert!(error.may_have_been_written());
+    for (error, limit) in [
+        (store.read(&log, &Read::default()).await.unwrap_err(), "41943040"),
+        (store.head(&log).await.unwrap_err(), "1048576"),
+        (store.frames(&log, 0, 1).await.unwrap_err(), "41943040"),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+        assert!(error.message().contains(limit), "{error}");
+    }
 }
 
 #[tokio::test]

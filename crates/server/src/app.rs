@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use precedent_core::{Limits, Store};
+use precedent_core::{Error, ErrorKind, Limits, Store};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -77,12 +77,24 @@ impl App {
         self.bodies.available_permits() * BODY_PERMIT_BYTES
     }
 
-    /// Waits for the room that `bytes` of an answer take, or all the room there is.
-    pub(crate) async fn answer_room(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
-        let all = self.limits.answers_bytes_max.div_ceil(BODY_PERMIT_BYTES);
-        let permits = bytes.div_ceil(BODY_PERMIT_BYTES).min(all);
-        // The semaphore is never closed.
-        self.answers.clone().acquire_many_owned(u32::try_from(permits).unwrap_or(u32::MAX)).await.ok()
+    /// Waits a while for the room that `bytes` of an answer take, or all the room there is. Nobody who waits
+    /// here holds room already, so that all who wait together get on one after the other.
+    pub(crate) async fn answer_room(&self, bytes: usize) -> Result<Room, Error> {
+        let max = self.limits.answers_bytes_max;
+        let permits = bytes.min(max).div_ceil(BODY_PERMIT_BYTES);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        let patience = self.limits.answer_timeout;
+        match tokio::time::timeout(patience, self.answers.clone().acquire_many_owned(permits)).await {
+            Ok(Ok(permit)) => Ok(Room(permit)),
+            // The semaphore is never closed.
+            Ok(Err(_)) | Err(_) => Err(Error::new(
+                ErrorKind::Overloaded,
+                format!(
+                    "the answers on their way out take {max} bytes together, and for {:.1} seconds none was done",
+                    patience.as_secs_f64()
+                ),
+            )),
+        }
     }
 
     /// Says that something is under way that a shutdown should wait for.
@@ -105,6 +117,17 @@ impl App {
 
 /// Bytes of a body or an answer for which one permit is taken.
 pub(crate) const BODY_PERMIT_BYTES: usize = 64 << 10;
+
+/// Room among the bytes on their way out, given back when this is dropped.
+pub(crate) struct Room(OwnedSemaphorePermit);
+
+impl Room {
+    /// Gives back what `bytes` do not take.
+    pub(crate) fn keep(&mut self, bytes: usize) {
+        let surplus = self.0.num_permits().saturating_sub(bytes.div_ceil(BODY_PERMIT_BYTES));
+        drop(self.0.split(surplus));
+    }
+}
 
 /// Something under way; it ends when this is dropped.
 pub(crate) struct Busy(Arc<App>);

@@ -20,7 +20,18 @@ pub(crate) struct Received {
 /// Reads the whole body. Room is taken as bytes come in, so that a client that announces much and sends
 /// nothing holds nothing.
 pub(crate) async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Result<Received, Problem> {
-    let max = app.limits.body_bytes_max;
+    receive_at_most(app, headers, body, app.limits.body_bytes_max).await
+}
+
+/// As [`receive`], for a body that has no more than `max` bytes.
+pub(crate) async fn receive_at_most(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+) -> Result<Received, Problem> {
+    check_coding(headers)?;
+    let max = max.min(app.limits.body_bytes_max);
     let too_large = |len: u64| Error::limit("the request body", len, max as u64, "bytes");
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if let Some(len) = announced {
@@ -79,6 +90,20 @@ pub(crate) async fn receive(app: &App, headers: &HeaderMap, body: Body) -> Resul
     app.metrics.body_bytes_received.fetch_add(len as u64, Ordering::Relaxed);
     let bytes = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
     Ok(Received { bytes, room })
+}
+
+/// Bytes are recorded as they come: coded ones would be taken for the data.
+fn check_coding(headers: &HeaderMap) -> Result<(), Problem> {
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        if !text.split(',').all(|coding| coding.trim().eq_ignore_ascii_case("identity")) {
+            let shown: String = text.chars().take(64).collect();
+            let detail = format!("the content coding is '{}', expected none", shown.escape_debug());
+            return Err(Problem::http("unsupported_media_type", detail)
+                .with_header(header::ACCEPT_ENCODING, "identity"));
+        }
+    }
+    Ok(())
 }
 
 fn no_room(app: &App) -> Problem {

@@ -52,12 +52,18 @@ impl Parameters {
         let mut parameters = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let decode = |text: &str| {
+            let decode = |text: &str| -> Result<String, &'static str> {
+                let hex = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_hexdigit);
+                let mut escapes = text.split('%').skip(1).map(str::as_bytes);
+                if !escapes.all(|rest| hex(rest.first()) && hex(rest.get(1))) {
+                    return Err("has a '%' without two hexadecimal digits behind it");
+                }
                 let text = text.replace('+', " ");
-                percent_decode(text.as_bytes()).decode_utf8().map(|t| t.into_owned())
+                let text = percent_decode(text.as_bytes()).decode_utf8();
+                text.map(|t| t.into_owned()).map_err(|_| "is not UTF-8 once decoded")
             };
             let name = decode(name)
-                .map_err(|_| Error::invalid("the name of a query parameter is not UTF-8 once decoded"))?;
+                .map_err(|what| Error::invalid(format!("the name of a query parameter {what}")))?;
             if !known.contains(&name.as_str()) {
                 let known = match known {
                     [] => "it takes none".to_owned(),
@@ -68,8 +74,8 @@ impl Parameters {
                     name.chars().take(64).collect::<String>().escape_debug()
                 )));
             }
-            let value = decode(value)
-                .map_err(|_| Error::invalid(format!("query parameter '{name}' is not UTF-8 once decoded")))?;
+            let value =
+                decode(value).map_err(|what| Error::invalid(format!("query parameter '{name}' {what}")))?;
             parameters.push((name, value));
         }
         Ok(Self(parameters))
@@ -137,7 +143,14 @@ mod tests {
         assert_eq!(p.parsed("after").unwrap(), Some(Position(7)));
         assert!(p.flag("follow").unwrap());
         assert!(p.one("tag").unwrap_err().message().contains("'tag' stands 2 times"));
-        for (bad, says) in [("tags=1", "'tags'"), ("tag=%ff", "'tag'"), ("%ff=1", "UTF-8")] {
+        for (bad, says) in [
+            ("tags=1", "'tags'"),
+            ("tag=%ff", "'tag'"),
+            ("%ff=1", "UTF-8"),
+            ("tag=a%zz", "'tag' has a '%'"),
+            ("tag=%4", "'%'"),
+            ("t%=1", "name"),
+        ] {
             let error = Parameters::parse(bad, &known).unwrap_err();
             assert!(error.message().contains(says), "{error}");
         }

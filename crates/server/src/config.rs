@@ -26,7 +26,7 @@ pub struct ServerLimits {
     pub body_bytes_max: usize,
     /// Bytes of all bodies that are in memory at once.
     pub bodies_bytes_max: usize,
-    /// Bytes of all answers with events or frames that are in memory at once; further ones wait.
+    /// Bytes of all answers with events or frames that are in memory at once; further ones wait for `answer_timeout`.
     pub answers_bytes_max: usize,
     /// Requests that are answered at once, streams and long polls aside.
     pub requests_max: usize,
@@ -38,8 +38,12 @@ pub struct ServerLimits {
     pub head_timeout: Duration,
     /// How long a client may send nothing in the middle of a body.
     pub body_timeout: Duration,
-    /// How long a client may take nothing of an answer that is ready for it.
+    /// How long an answer waits for room among those on their way out, before it is refused or broken off.
+    pub answer_timeout: Duration,
+    /// How long a client may take an answer that is ready for it more slowly than `write_bytes_per_sec_min`.
     pub write_timeout: Duration,
+    /// Bytes of an answer that a client takes in a second at least, on the average over `write_timeout`.
+    pub write_bytes_per_sec_min: u64,
     /// How long what is under way may take after a shutdown has begun.
     pub shutdown_timeout: Duration,
 }
@@ -56,7 +60,9 @@ impl Default for ServerLimits {
             connections_max: 8_192,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
+            answer_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(60),
+            write_bytes_per_sec_min: 8 << 10,
             shutdown_timeout: Duration::from_secs(10),
         }
     }

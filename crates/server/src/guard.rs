@@ -63,7 +63,11 @@ impl Guard {
 
     fn is_ours(&self, name: &str) -> bool {
         let name = name.to_ascii_lowercase();
-        let address: Option<IpAddr> = name.trim_matches(['[', ']']).parse().ok();
+        let bracketed = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let address: Option<IpAddr> = match bracketed {
+            Some(six) => six.parse().map(IpAddr::V6).ok(),
+            None => name.parse().map(IpAddr::V4).ok(),
+        };
         let listed = self.allowed_hosts.contains(&name);
         if listed
             || address.is_some_and(|a| a.is_loopback())
@@ -74,7 +78,7 @@ impl Guard {
         }
         // Beyond loopback there is always a token, which a rebinding page does not have; names are then only
         // checked when some are given.
-        !self.listen.is_loopback() && (address.is_some() || self.allowed_hosts.is_empty())
+        !self.listen.is_loopback() && !name.is_empty() && (address.is_some() || self.allowed_hosts.is_empty())
     }
 
     fn origin(&self, headers: &HeaderMap, host: &str) -> Result<(), Problem> {
@@ -119,12 +123,18 @@ impl Guard {
     }
 }
 
-/// The host of `host` or `host:port`.
+/// The host of `host` or `host:port`; nothing, which is nobody's name, if it is neither.
 fn name_of(authority: &str) -> &str {
-    if authority.starts_with('[') {
-        return authority.split_inclusive(']').next().unwrap_or(authority);
+    let end = match authority.starts_with('[') {
+        true => authority.find(']').map_or(0, |at| at + 1),
+        false => authority.find(':').unwrap_or(authority.len()),
+    };
+    let (name, port) = authority.split_at(end);
+    match port.strip_prefix(':') {
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => name,
+        None if port.is_empty() => name,
+        _ => "",
     }
-    authority.rsplit_once(':').map_or(authority, |(name, _)| name)
 }
 
 /// Compares in the same time wherever the first difference is.
@@ -158,6 +168,16 @@ mod tests {
         }
         for other in
             ["evil.example", "evil.example:7373", "10.0.0.1", "localhost.evil.example", "", "127.0.0.1.evil"]
+                .into_iter()
+                .chain([
+                    "[127.0.0.1]evil.com",
+                    "[::1]evil.com",
+                    "[::1]:1.evil.com",
+                    "[127.0.0.1]",
+                    "[::1",
+                    "::1",
+                ])
+                .chain(["localhost:evil.com", "127.0.0.1:80:80"])
         {
             assert!(!local.is_ours(name_of(other)), "{other}");
         }

@@ -125,7 +125,7 @@ async fn converse(
     stream: TcpStream,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let stream = Stalling { io: stream, patience: app.limits.write_timeout, stalled: None };
+    let stream = Stalling::new(stream, app.limits.write_timeout, app.limits.write_bytes_per_sec_min);
     match acceptor {
         None => serve(app, router, stream).await,
         Some(acceptor) => {
@@ -153,25 +153,62 @@ async fn serve(
     connection.await.map_err(io::Error::other)
 }
 
-/// A stream on which a peer that takes nothing for too long is an error.
+/// A stream on which a peer that takes nothing, or next to nothing, for too long is an error.
+///
+/// Time runs from the first write that has to wait. It ends when the peer has caught up, which a flush shows,
+/// or has taken as much as it has to in that time: then the next wait begins a new one.
 struct Stalling<T> {
     io: T,
     patience: Duration,
-    stalled: Option<Pin<Box<Sleep>>>,
+    /// Bytes that are taken within `patience` at least.
+    bytes_min: u64,
+    /// Bytes taken since `slow` began to run.
+    taken: u64,
+    slow: Option<Pin<Box<Sleep>>>,
 }
 
 impl<T: Unpin> Stalling<T> {
-    fn watch<R>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<R>>) -> Poll<io::Result<R>> {
-        if polled.is_ready() {
-            self.stalled = None;
-            return polled;
-        }
+    fn new(io: T, patience: Duration, bytes_per_sec_min: u64) -> Self {
+        let bytes_min = (bytes_per_sec_min as f64 * patience.as_secs_f64()) as u64;
+        // One byte at least: whoever takes nothing is slow at any rate.
+        Self { io, patience, bytes_min: bytes_min.max(1), taken: 0, slow: None }
+    }
+
+    fn caught_up(&mut self) {
+        self.taken = 0;
+        self.slow = None;
+    }
+
+    /// Looks at the clock while the peer has not taken what is ready for it.
+    fn waits(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let patience = self.patience;
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
-        match stalled.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+        let slow = self.slow.get_or_insert_with(|| Box::pin(sleep(patience)));
+        match slow.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
         }
+    }
+
+    fn wrote(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match polled {
+            Poll::Pending => self.waits(cx)?,
+            Poll::Ready(Ok(bytes)) if self.slow.is_some() => {
+                self.taken += bytes as u64;
+                if self.taken >= self.bytes_min {
+                    self.caught_up();
+                }
+            }
+            Poll::Ready(_) => {}
+        }
+        polled
+    }
+
+    fn flushed(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<()>>) -> Poll<io::Result<()>> {
+        match polled {
+            Poll::Pending => self.waits(cx)?,
+            Poll::Ready(_) => self.caught_up(),
+        }
+        polled
     }
 }
 
@@ -188,7 +225,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stalling<T> {
 impl<T: AsyncWrite + Unpin> AsyncWrite for Stalling<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write(cx, buf);
-        self.watch(cx, polled)
+        self.wrote(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -197,7 +234,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stalling<T> {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
-        self.watch(cx, polled)
+        self.wrote(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -206,11 +243,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stalling<T> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_flush(cx);
-        self.watch(cx, polled)
+        self.flushed(cx, polled)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watch(cx, polled)
+        self.flushed(cx, polled)
     }
 }

@@ -22,7 +22,7 @@ use precedent_core::{
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::app::{App, blocking};
+use crate::app::{App, Room, blocking};
 use crate::problem::Problem;
 
 /// Events of a page in the native shape, if no limit is given.
@@ -33,6 +33,11 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Bytes of events a page, and a piece of a body, are meant to have: what a slow reader pins in memory.
 const PAGE_BYTES: usize = 1 << 20;
+/// Bytes after which a binary page ends, which is where an embedded store ends its own.
+const BINARY_BYTES: usize = 4 << 20;
+/// Bytes that an answer takes at most before it is known how many: a page ends with the event that takes it
+/// beyond 4 MiB, and an event has up to 15 MiB, which are written as 20 MiB of base64.
+pub(crate) const ANSWER_BYTES_MAX: usize = 45 << 20;
 /// Events in a page at most, and in the first one, when their size is not known yet.
 const PAGE_EVENTS_MAX: usize = 1_000;
 const PAGE_EVENTS_FIRST: usize = 16;
@@ -117,8 +122,8 @@ struct Pager {
     seen: Option<u64>,
     page_events: usize,
     done: bool,
-    /// The room that a page takes while it is read and written; nobody who waits holds any.
-    room: Option<OwnedSemaphorePermit>,
+    /// The room of the page that was read last; nobody who waits holds any.
+    room: Option<Room>,
 }
 
 impl Pager {
@@ -127,9 +132,14 @@ impl Pager {
         if self.done || (self.left == Some(0) && self.seen.is_some()) {
             return Ok(Next::End);
         }
-        self.take_room().await;
+        self.room = None;
+        self.room = Some(self.app.answer_room(ANSWER_BYTES_MAX).await?);
         self.read.limit = Some(self.left.map_or(self.page_events, |left| left.min(self.page_events)));
         let page = blocking(self.app.store.read(&self.log, &self.read)).await?;
+        let piece = page.events.iter().map(written_max).max().unwrap_or_default() + PAGE_BYTES;
+        if let Some(room) = &mut self.room {
+            room.keep(page.events.iter().map(size_of_event).sum::<usize>() + piece);
+        }
         // A long search with few matches must not keep others, or the news that the client has gone, waiting.
         tokio::task::yield_now().await;
         let size = *self.seen.get_or_insert(page.size);
@@ -177,12 +187,6 @@ impl Pager {
         }
     }
 
-    async fn take_room(&mut self) {
-        if self.room.is_none() {
-            self.room = self.app.answer_room(PAGE_BYTES).await;
-        }
-    }
-
     async fn wait(&mut self, size: u64, patience: Option<Duration>) -> Result<Next> {
         self.room = None;
         let patience = async {
@@ -213,8 +217,14 @@ pub(crate) fn held<T: Send + 'static>(bytes: Vec<u8>, taken: T) -> Bytes {
     Bytes::from_owner(Held { bytes, _taken: taken })
 }
 
-fn size_of_event(event: &RecordedEvent) -> usize {
-    event.entry.len() + event.event.data().map_or(0, Bytes::len)
+/// Bytes an event takes in memory, near enough: its entry is there twice, as bytes and decoded.
+pub(crate) fn size_of_event(event: &RecordedEvent) -> usize {
+    2 * event.entry.len() + event.event.data().map_or(0, Bytes::len)
+}
+
+/// Bytes of the JSON of an event at most: data as base64, every byte of an attribute escaped, and the names.
+pub(crate) fn written_max(event: &RecordedEvent) -> usize {
+    event.event.data().map_or(0, Bytes::len).div_ceil(3) * 4 + 6 * event.entry.len() + 1_024
 }
 
 enum Next {
@@ -244,6 +254,8 @@ struct Writer {
     size: u64,
     /// Damage that breaks the body off once the events before it have been sent.
     failed: Option<Error>,
+    /// What the events still to be written, and the piece made of them, take.
+    room: Option<Arc<Room>>,
     /// Ends when the last piece has been dropped, which is when it has gone out.
     sent: Option<oneshot::Receiver<()>>,
     _permit: OwnedSemaphorePermit,
@@ -301,6 +313,7 @@ pub(crate) async fn respond(
         next: None,
         size,
         failed: None,
+        room: None,
         sent: None,
         _permit: permit,
     };
@@ -326,13 +339,19 @@ async fn binary_page(
     read: &mut Read,
     permit: OwnedSemaphorePermit,
 ) -> Result<Response, Problem> {
-    let room = app.answer_room(PAGE_BYTES).await;
-    let page = blocking(app.store.read(log, read)).await?;
-    let mut out = Vec::with_capacity(page.events.iter().map(|e| size_of_event(e) + 8).sum::<usize>() + 64);
+    let mut room = app.answer_room(ANSWER_BYTES_MAX).await?;
+    let mut page = blocking(app.store.read(log, read)).await?;
+    cut(&mut page, read.direction, BINARY_BYTES);
+    let events: usize = page.events.iter().map(|e| size_of_event(e) + 8).sum();
+    let damaged: usize = page.damaged.iter().map(|d| d.error.message().len() + 13).sum();
+    room.keep(2 * events + damaged + 64);
+    let mut out = Vec::with_capacity(events + damaged + 64);
     wire::begin_events(&mut out);
     page.events.iter().for_each(|event| wire::write_event(event, &mut out));
     page.damaged.iter().for_each(|damage| wire::write_damage(damage, &mut out));
     wire::end_events(page.next, page.size, &mut out);
+    drop(page);
+    room.keep(out.capacity());
     app.metrics.event_bytes_sent.fetch_add(out.len() as u64, Ordering::Relaxed);
     let mut response = Response::new(Body::from(held(out, (room, permit))));
     let media_type = HeaderValue::from_static(Form::Binary.media_type());
@@ -340,23 +359,39 @@ async fn binary_page(
     Ok(response)
 }
 
+/// Ends a page behind the event that makes it `bytes_max` long: a store may give longer ones.
+fn cut(page: &mut Page, direction: Direction, bytes_max: usize) {
+    let mut bytes = 0;
+    let full = page.events.iter().position(|event| {
+        bytes += size_of_event(event);
+        bytes >= bytes_max
+    });
+    let Some(last) = full.filter(|full| full + 1 < page.events.len()) else { return };
+    let covered = page.events[last].position;
+    page.events.truncate(last + 1);
+    page.damaged.retain(|damage| match direction {
+        Direction::Forward => damage.position < covered,
+        Direction::Backward => damage.position > covered,
+    });
+    page.next = Some(covered);
+}
+
 impl Writer {
-    /// Waits until the last piece has gone out: an error would overtake it and take it along.
+    /// Waits until the last piece has gone out. A body has one piece in memory, and an error would overtake it
+    /// and take it along.
     async fn sent(&mut self) {
         if let Some(sent) = self.sent.take() {
-            // The sender is dropped with the piece, which a client that reads nothing may keep from happening.
-            let _ = tokio::time::timeout(self.pager.app.limits.write_timeout, sent).await;
+            // Nothing is ever said, only dropped. A client that takes nothing is let go, and the body with it.
+            let _ = sent.await;
+            tokio::task::yield_now().await;
         }
-        tokio::task::yield_now().await;
     }
 
     /// The next piece of the body; `None` at its end.
     async fn chunk(&mut self) -> Result<Option<Bytes>> {
+        self.sent().await;
         if self.ended {
             return Ok(None);
-        }
-        if self.pending.len() > 0 {
-            self.pager.take_room().await;
         }
         let mut out = Vec::new();
         if !self.began {
@@ -369,11 +404,7 @@ impl Writer {
             });
         }
         loop {
-            while out.len() < PAGE_BYTES
-                && let Some(event) = self.pending.next()
-            {
-                self.event(&event, &mut out);
-            }
+            self.events(&mut out);
             if self.pending.len() > 0 || (!out.is_empty() && self.first.is_none()) {
                 break;
             }
@@ -383,7 +414,10 @@ impl Writer {
             let patience = (self.form == Form::EventStream).then_some(KEEP_ALIVE);
             let next = match self.first.take() {
                 Some(page) => Next::Page(page),
-                None => self.pager.next(patience).await?,
+                None => {
+                    self.room = None;
+                    self.pager.next(patience).await?
+                }
             };
             match next {
                 Next::Page(page) => self.page(page),
@@ -408,7 +442,15 @@ impl Writer {
         self.pager.app.metrics.event_bytes_sent.fetch_add(out.len() as u64, Ordering::Relaxed);
         let (going, sent) = oneshot::channel::<()>();
         self.sent = Some(sent);
-        Ok(Some(held(out, (self.pager.room.take(), going))))
+        let mut room = self.room.clone();
+        if self.pending.len() == 0 {
+            // The events are written: from now on only the piece takes room.
+            self.room = None;
+            if let Some(room) = room.as_mut().and_then(Arc::get_mut) {
+                room.keep(out.capacity());
+            }
+        }
+        Ok(Some(held(out, (room, going))))
     }
 
     /// Takes over a page: what is written of it, and whether the body is broken off behind that.
@@ -431,6 +473,25 @@ impl Writer {
             self.failed = Some(damage.error);
         }
         self.pending = events.into_iter();
+        self.room = self.pager.room.take().map(Arc::new);
+    }
+
+    /// Writes events of the page until the piece has its length. Its memory is taken at once and not grown.
+    fn events(&mut self, out: &mut Vec<u8>) {
+        let (mut count, mut bytes) = (0, 0);
+        for event in self.pending.as_slice() {
+            if bytes >= PAGE_BYTES {
+                break;
+            }
+            bytes += written_max(event);
+            count += 1;
+        }
+        out.reserve_exact(bytes);
+        for _ in 0..count {
+            if let Some(event) = self.pending.next() {
+                self.event(&event, out);
+            }
+        }
     }
 
     fn event(&mut self, event: &RecordedEvent, out: &mut Vec<u8>) {

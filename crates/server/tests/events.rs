@@ -93,6 +93,12 @@ async fn events_that_are_not_are_refused_and_nothing_is_recorded() {
     };
     served.send(binary("ce-id", "%ff")).await.problem(400, "invalid", &["ce-id", "UTF-8"]);
     served.send(binary("ce-type", "u")).await.problem(400, "invalid", &["ce-type", "several"]);
+    let coded = served.send(binary("ce-id", "1").header("Content-Encoding", "gzip").body("x")).await;
+    coded.problem(415, "unsupported_media_type", &["gzip"]);
+    assert_eq!(coded.header("accept-encoding"), Some("identity"));
+    let large = served.post("/v1/query", "application/json", vec![b' '; (1 << 20) + 1]).await;
+    large.problem(413, "limit_exceeded", &["1048577", "1048576"]);
+    served.append(json!([[], []])).await.problem(400, "invalid", &["'events'"]);
     served.send(binary("ce-datacontenttype", "x")).await.problem(400, "invalid", &["ce-datacontenttype"]);
     served.send(binary("ce-subject", "x")).await.problem(400, "invalid", &["'id' is missing"]);
     assert_eq!(served.get("/v1/head").await.json()["size"], 0);
@@ -273,6 +279,7 @@ async fn queries_nobody_could_mean_are_refused_and_name_the_parameter() {
         ("stream=", "'stream'"),
         ("type=", "'type'"),
         ("stream=%ff", "'stream'"),
+        ("type=%zz", "'type'"),
         ("follow=true&backward=true", "'follow' and 'backward'"),
         ("follow=true&until=2026-01-01T00:00:00Z", "'follow' and 'until'"),
         ("after=1&before=1", "after 1 and before 1"),
@@ -340,6 +347,7 @@ async fn a_log_copied_frame_by_frame_over_http_is_the_same_log() {
         let reply = served.post("/v1/logs/bad/frames", wire::FRAMES_MEDIA_TYPE, &frames.body[..cut]).await;
         reply.problem(400, "invalid", &["frame 0"]);
     }
+    put(Vec::new()).await.problem(400, "invalid", &["empty"]);
     served.get("/v1/frames").await.problem(400, "invalid", &["'from'"]);
     served.get("/v1/frames?from=0&bytes=999999999").await.problem(
         413,

@@ -40,7 +40,9 @@ async fn a_host_that_could_be_rebound_is_misdirected() {
     for ours in ["127.0.0.1", "localhost:1", "[::1]:7373", "LocalHost"] {
         assert_eq!(with(ours).await.status, 200, "{ours}");
     }
-    for other in ["evil.example", "evil.example:7373", "127.0.0.1.evil.example", "10.0.0.1"] {
+    for other in
+        ["evil.example", "evil.example:7373", "127.0.0.1.evil.example", "10.0.0.1", "[127.0.0.1]evil.com"]
+    {
         with(other).await.problem(421, "misdirected", &[other]);
     }
     served.get("http://evil.example/v1/head").await.problem(421, "misdirected", &["evil.example"]);

@@ -42,8 +42,27 @@ async fn a_register_is_only_set_under_a_condition_that_holds() {
     let known = served.send(known).await;
     assert_eq!((known.status, known.body.len()), (304, 0));
     put("r", "X-Other", "1", b"x").await.problem(428, "precondition_required", &["If-None-Match"]);
-    put("r", "If-Match", "*", b"x").await.problem(400, "invalid", &["If-Match"]);
+    for none in ["*", "\"1\", \"2\"", "\"x\""] {
+        put("r", "If-Match", none, b"x").await.problem(412, "precondition_failed", &["never been set"]);
+    }
+    for bad in ["1", "\"1", "\"1\" \"2\"", "", "*, \"1\""] {
+        put("r", "If-Match", bad, b"x").await.problem(400, "invalid", &["if-match"]);
+    }
+    for (fails, says) in [("\"7\", \"8\"", "revision 2"), ("W/\"2\"", "revision 2")] {
+        let reply = put("cursors/billing", "If-Match", fails, b"x").await;
+        reply.problem(412, "precondition_failed", &[says]);
+    }
+    for (holds, etag) in [("*", "\"3\""), ("\"1\", \"3\"", "\"4\"")] {
+        assert_eq!(put("cursors/billing", "If-Match", holds, b"y").await.header("etag"), Some(etag));
+    }
+    for (known, status) in
+        [("\"1\", \"4\"", 304), ("W/\"4\"", 304), ("\"1\",\"2\"", 200), ("*", 304), ("4", 400)]
+    {
+        let request = Request::new("GET", "/v1/registers/cursors/billing").header("If-None-Match", known);
+        assert_eq!(served.send(request).await.status, status, "{known}");
+    }
     put("r", "If-None-Match", "\"1\"", b"x").await.problem(400, "invalid", &["If-None-Match"]);
+    served.get("/v1/registers/%ff%fe").await.problem(400, "invalid", &["path", "UTF-8"]);
     put("R", "If-None-Match", "*", b"x").await.problem(400, "invalid", &["'R'"]);
     let large = put("r", "If-None-Match", "*", &vec![0; (64 << 10) + 1]).await;
     large.problem(413, "limit_exceeded", &["65537", "65536"]);
@@ -147,6 +166,14 @@ async fn the_document_and_the_router_have_the_same_paths_and_methods() {
     let served = serve().await;
     let document = served.get("/openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");
+    let schema = |path: &str, name: &str| {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+        parameters.iter().find(|p| p["name"] == name).unwrap()["schema"].clone()
+    };
+    assert_eq!(schema("/v1/frames", "bytes")["maximum"], 16 << 20);
+    assert_eq!(schema("/v1/head", "wait")["maximum"], 60);
+    assert_eq!(schema("/v1/events", "limit")["minimum"], 1);
+    assert!(schema("/v1/events", "tag")["items"]["pattern"].is_string());
     let mut described = BTreeSet::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         let real = path.replace("{log}", "main").replace("{position}", "0").replace("{name}", "r");

@@ -286,3 +286,112 @@ async fn a_shutdown_does_not_wait_for_ever() {
     let _ = soon(append.read_to_end(&mut answer)).await;
     assert!(answer.is_empty(), "a connection that is broken off says nothing");
 }
+
+/// Appends events of 8 MiB of JSON each.
+async fn fill_big(served: &Served, events: usize) {
+    for id in 0..events {
+        let data = vec![b'1'; 8 << 20];
+        let event = precedent_core::Event::builder("s", id.to_string(), "t").data(data).build().unwrap();
+        let log = precedent_core::LogName::default();
+        precedent_core::Store::append(&served.store.inner, &log, event.into()).await.unwrap();
+    }
+}
+
+async fn status_of(stream: &mut tokio::net::TcpStream) -> String {
+    let mut head = [0; 12];
+    soon(stream.read_exact(&mut head)).await.unwrap();
+    String::from_utf8_lossy(&head[9..]).into_owned()
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_are_bounded_together_and_others_are_told_to_come_back() {
+    for (path, accept) in [
+        ("/v1/events/0", "*/*"),
+        ("/v1/events", "application/x-ndjson"),
+        ("/v1/events", "application/json"),
+        ("/v1/events", "application/vnd.precedent.events"),
+        ("/v1/frames?from=0", "*/*"),
+    ] {
+        let mut config = config();
+        config.limits.answers_bytes_max = 96 << 20;
+        config.limits.answer_timeout = Duration::from_millis(100);
+        let served = serve_with(config).await;
+        fill_big(&served, 3).await;
+        let (mut held, mut refused) = (Vec::new(), 0);
+        for _ in 0..16 {
+            let mut stream = served.open(Request::new("GET", path).header("Accept", accept)).await;
+            match status_of(&mut stream).await.as_str() {
+                "200" => held.push(stream),
+                "503" => refused += 1,
+                other => panic!("{path}: {other}"),
+            }
+        }
+        assert!(held.len() <= 12 && refused > 0, "{path} {accept}: {} answers of 8 MiB are held", held.len());
+        assert!(held.len() >= 2, "{path} {accept}: {} answers are under way", held.len());
+        let reply = served.get("/v1/events/0").await;
+        reply.problem(503, "overloaded", &["100663296", "0.1 seconds"]);
+        assert_eq!(served.get("/v1/head").await.status, 200);
+        drop(held);
+        eventually("there is room again", async || served.get(path).await.status == 200).await;
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_has_begun_and_finds_no_room_is_broken_off() {
+    let mut config = config();
+    config.limits.answers_bytes_max = 64 << 10;
+    config.limits.answer_timeout = Duration::from_millis(100);
+    let served = serve_with(config).await;
+    fill_big(&served, 1).await;
+    let mut follower = served.open(Request::new("GET", "/v1/events?type=u&follow=true")).await;
+    read_until(&mut follower, "HTTP/1.1 200").await;
+    let waits = async || served.store.waiting.load(Ordering::SeqCst) == 1;
+    eventually("the follower waits", waits).await;
+    let mut stalled = served.open(Request::new("GET", "/v1/events/0")).await;
+    assert_eq!(status_of(&mut stalled).await, "200");
+    let event = json!({"events": [{"id": "1", "source": "s", "type": "u"}]});
+    assert_eq!(served.append(event).await.status, 200);
+    let mut rest = Vec::new();
+    let _ = soon(follower.read_to_end(&mut rest)).await;
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "it is not ended as if it were complete");
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_next_to_nothing_is_let_go_and_a_slow_one_is_not() {
+    let mut config = config();
+    config.limits.write_timeout = Duration::from_millis(500);
+    config.limits.write_bytes_per_sec_min = 1 << 30;
+    let served = serve_with(config).await;
+    fill_big(&served, 2).await;
+    let mut stream = served.open(Request::new("GET", "/v1/events")).await;
+    let mut chunk = vec![0; 64 << 10];
+    let mut taken = 0;
+    let gone = soon(async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            match stream.read(&mut chunk).await {
+                Ok(0) | Err(_) => break,
+                Ok(n) => taken += n,
+            }
+        }
+    });
+    gone.await;
+    assert!(taken < 16 << 20, "{taken} bytes were sent to a client that is too slow");
+
+    let mut config = support::config();
+    config.limits.write_timeout = Duration::from_millis(500);
+    config.limits.write_bytes_per_sec_min = 64 << 10;
+    let served = serve_with(config).await;
+    fill_big(&served, 1).await;
+    let mut stream = served.open(Request::new("GET", "/v1/events")).await;
+    let (mut all, mut chunk) = (0, vec![0; 256 << 10]);
+    loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        match soon(stream.read(&mut chunk)).await.unwrap() {
+            0 => break,
+            n => all += n,
+        }
+    }
+    assert!(all > 8 << 20, "{all} bytes came");
+}

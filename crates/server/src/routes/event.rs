@@ -1,12 +1,14 @@
 //! `GET /v1/events/{position}`: one event.
 
+use std::sync::atomic::Ordering;
+
 use axum::http::{Method, header};
 use precedent_core::Position;
 use precedent_core::cloudevents::{self, Shape};
 
 use super::{Answer, HeaderUse, Route, Scope, text};
 use crate::call::Call;
-use crate::pager::event_at;
+use crate::pager::{ANSWER_BYTES_MAX, event_at, held, size_of_event, written_max};
 use crate::problem::Problem;
 
 const CLOUDEVENT: &str = "application/cloudevents+json";
@@ -30,7 +32,7 @@ pub(super) const ROUTE: Route = Route {
     handle: |call| Box::pin(handle(call)),
 };
 
-async fn handle(call: Call) -> Answer {
+async fn handle(mut call: Call) -> Answer {
     let accept: Vec<String> = call
         .headers
         .get_all(header::ACCEPT)
@@ -52,8 +54,18 @@ async fn handle(call: Call) -> Answer {
         _ => Shape::CloudEvents,
     };
     let position: Position = call.part("position").parse()?;
+    let permit = call.app.admit_stream()?;
+    // From here on it counts among the reads.
+    drop(call.permit.take());
+    let mut room = call.app.answer_room(ANSWER_BYTES_MAX).await?;
     let event = event_at(&call.app, &call.log, position).await?;
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(written_max(&event));
+    room.keep(size_of_event(&event) + out.capacity());
     cloudevents::write_event(&event, shape, &mut out);
-    Ok(text(200, if shape == Shape::Native { NATIVE } else { CLOUDEVENT }, out))
+    drop(event);
+    out.shrink_to_fit();
+    room.keep(out.capacity());
+    call.app.metrics.event_bytes_sent.fetch_add(out.len() as u64, Ordering::Relaxed);
+    let media_type = if shape == Shape::Native { NATIVE } else { CLOUDEVENT };
+    Ok(text(200, media_type, held(out, (room, permit))))
 }

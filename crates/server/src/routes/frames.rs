@@ -1,6 +1,7 @@
 //! `GET|POST /v1/frames`: whole frames, exactly as they are, for copies and for those who verify themselves.
 
 use axum::http::Method;
+use precedent_core::frame::FRAME_BYTES_MAX;
 use precedent_core::{Error, wire};
 
 use super::{Answer, Kind, Route, Scope, expect_media_type, json, parameter, parse, text};
@@ -21,7 +22,7 @@ pub(super) const GET: Route = Route {
     about: "Whole frames from a sequence number on: at least one if there is one. No frames means the end.",
     parameters: &[
         parameter("from", Kind::Number, "The sequence number of the first frame."),
-        parameter("bytes", Kind::Number, "About how many bytes: 4 MiB if not said, 16 MiB at most."),
+        parameter("bytes", Kind::UpTo(BYTES_MAX), "About how many bytes: 4 MiB if not said, 16 MiB at most."),
     ],
     headers: &[],
     takes: &[],
@@ -55,11 +56,15 @@ async fn get(mut call: Call) -> Answer {
     }
     let permit = call.app.admit_stream()?;
     drop(call.permit.take());
-    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
-    let room = call.app.answer_room(bytes).await;
+    let bytes = usize::try_from(bytes).unwrap_or(BYTES_MAX as usize);
+    // The last frame may go beyond `bytes`, and what was read is there beside what is sent.
+    let mut room = call.app.answer_room(2 * (bytes + FRAME_BYTES_MAX)).await?;
     let frames = blocking(call.app.store.frames(&call.log, from, bytes)).await?;
     let mut out = Vec::with_capacity(frames.iter().map(|f| f.bytes().len() + 4).sum());
+    room.keep(2 * out.capacity());
     frames.iter().for_each(|frame| wire::write_frame(frame, &mut out));
+    drop(frames);
+    room.keep(out.capacity());
     Ok(text(200, wire::FRAMES_MEDIA_TYPE, held(out, (room, permit))))
 }
 
@@ -68,6 +73,9 @@ async fn post(mut call: Call) -> Answer {
     let body = call.take_body();
     let received = receive(&call.app, &call.headers, body).await?;
     let frames = parse(&received.bytes, |bytes| wire::parse_frames(bytes::Bytes::copy_from_slice(bytes)))?;
+    if frames.is_empty() {
+        return Err(Error::invalid("the body is empty: it has at least one frame").into());
+    }
     let busy = call.app.busy();
     let (app, log, room) = (call.app.clone(), call.log.clone(), received.room);
     let task = tokio::spawn(async move {

@@ -24,7 +24,7 @@ pub(super) const ROUTE: Route = Route {
             Kind::Number,
             "Answer once the log holds more than this many events, or the wait is over.",
         ),
-        parameter("wait", Kind::Number, "Seconds to wait for that: 30 if not said, 60 at most."),
+        parameter("wait", Kind::UpTo(WAIT_SECS_MAX), "Seconds to wait for that: 30 if not said, 60 at most."),
     ],
     headers: &[],
     takes: &[],

@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
@@ -36,6 +37,9 @@ use crate::app::App;
 use crate::body::Received;
 use crate::call::{Call, Parameters};
 use crate::problem::Problem;
+
+/// The variable parts of a path, where they can be decoded.
+type Parts = Result<RawPathParams, RawPathParamsRejection>;
 
 /// What a handler answers.
 type Answer = Result<Response, Problem>;
@@ -64,6 +68,12 @@ enum Kind {
     Text,
     Texts,
     Number,
+    /// A number that is at most this.
+    UpTo(u64),
+    /// A number from 1 on.
+    Positive,
+    /// Tags, `key=value`.
+    Tags,
     Flag,
     Time,
 }
@@ -136,7 +146,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             // The name of a register can have slashes.
             let path = path.replace("/registers/{name}", "/registers/{*name}");
             let filter = MethodFilter::try_from(route.method.clone()).expect("a route has a usual method");
-            let handler = move |State(app): State<Arc<App>>, parts: RawPathParams, request: Request| {
+            let handler = move |State(app): State<Arc<App>>, parts: Parts, request: Request| {
                 dispatch(route, app, parts, request)
             };
             router = router.route(&path, MethodRouter::new().on(filter, handler));
@@ -193,13 +203,14 @@ const ALWAYS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-async fn dispatch(route: &'static Route, app: Arc<App>, parts: RawPathParams, request: Request) -> Response {
+async fn dispatch(route: &'static Route, app: Arc<App>, parts: Parts, request: Request) -> Response {
     let answer = async {
         let permit = match route.scope {
             // How the server is has to be known most of all when it is busy.
             Scope::Root => None,
             _ => Some(app.admit()?),
         };
+        let parts = parts.map_err(|_| Error::invalid("the path is not UTF-8 once decoded"))?;
         let path: Vec<(String, String)> = parts.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
         let log = path.iter().find(|(name, _)| name == "log");
         let log = log.map_or(Ok(LogName::default()), |(_, value)| value.parse())?;

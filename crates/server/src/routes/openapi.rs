@@ -147,6 +147,9 @@ fn schema_of(kind: Kind) -> Value {
         Kind::Text => value!({"type": "string"}),
         Kind::Texts => value!({"type": "array", "items": {"type": "string"}}),
         Kind::Number => value!({"type": "integer", "format": "int64", "minimum": 0}),
+        Kind::UpTo(max) => value!({"type": "integer", "format": "int64", "minimum": 0, "maximum": max}),
+        Kind::Positive => value!({"type": "integer", "format": "int64", "minimum": 1}),
+        Kind::Tags => value!({"type": "array", "items": {"type": "string", "pattern": "^[^=]+=[\\s\\S]+$"}}),
         Kind::Flag => value!({"type": "boolean"}),
         Kind::Time => value!({"type": "string", "format": "date-time"}),
     }
@@ -204,6 +207,7 @@ fn schemas() -> Value {
         "attribute_name_bytes_max",
         "conditions_max",
         "query_items_max",
+        "query_terms_max",
         "register_bytes_max",
         "request_bytes_max",
     ];
@@ -254,7 +258,7 @@ fn schemas() -> Value {
             "type": "object",
             "description": "Types are alternatives, tags and attributes add up.",
             "properties": {
-                "types": texts, "tags": texts, "stream": text, "decisionid": text, "correlationid": text,
+                "types": texts, "tags": schema_of(Kind::Tags), "stream": text, "decisionid": text, "correlationid": text,
                 "causationid": text, "traceid": text,
             },
             "additionalProperties": false,
@@ -265,7 +269,7 @@ fn schemas() -> Value {
                 "items": {"type": "array", "items": reference("QueryItem")},
                 "after": number, "before": number, "since": schema_of(Kind::Time),
                 "until": schema_of(Kind::Time), "by": {"enum": ["recordedtime", "time"]},
-                "backward": schema_of(Kind::Flag), "limit": number, "follow": schema_of(Kind::Flag),
+                "backward": schema_of(Kind::Flag), "limit": schema_of(Kind::Positive), "follow": schema_of(Kind::Flag),
                 "at_least": number,
             },
             "additionalProperties": false,

@@ -5,10 +5,12 @@ use precedent_core::wire;
 
 use super::read::{GIVES, READ_HEADERS, give};
 use super::{Answer, Route, Scope, expect_media_type, parse};
-use crate::body::receive;
+use crate::body::receive_at_most;
 use crate::call::Call;
 use crate::pager::Form;
 
+/// Bytes of a query at most: far more than the terms take that one can have.
+const QUERY_BYTES_MAX: usize = 1 << 20;
 const TAKES: &[&str] = &["application/json"];
 
 pub(super) const ROUTE: Route = Route {
@@ -30,7 +32,7 @@ async fn handle(mut call: Call) -> Answer {
     let form = Form::accepted(call.headers.get_all(header::ACCEPT).iter())?;
     expect_media_type(&call, TAKES)?;
     let body = call.take_body();
-    let received = receive(&call.app, &call.headers, body).await?;
+    let received = receive_at_most(&call.app, &call.headers, body, QUERY_BYTES_MAX).await?;
     let request = parse(&received.bytes, wire::parse_read)?;
     drop(received);
     give(call, request, form).await

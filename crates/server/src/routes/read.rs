@@ -27,7 +27,7 @@ pub(super) const READ_HEADERS: &[HeaderUse] = &[
 const PARAMETERS: &[Parameter] = &[
     parameter("stream", Kind::Text, "Only events of this stream."),
     parameter("type", Kind::Texts, "Only events of one of these types."),
-    parameter("tag", Kind::Texts, "Only events with all of these tags, `key=value`."),
+    parameter("tag", Kind::Tags, "Only events with all of these tags, `key=value`."),
     parameter("decisionid", Kind::Text, "Only events with this attribute."),
     parameter("correlationid", Kind::Text, "Only events with this attribute."),
     parameter("causationid", Kind::Text, "Only events with this attribute."),
@@ -37,7 +37,7 @@ const PARAMETERS: &[Parameter] = &[
     parameter("since", Kind::Time, "Only events from this time on."),
     parameter("until", Kind::Time, "Only events before this time."),
     parameter("by", Kind::Text, "Which time `since` and `until` mean: `recordedtime` (default) or `time`."),
-    parameter("limit", Kind::Number, "At most this many events, at least 1."),
+    parameter("limit", Kind::Positive, "At most this many events, at least 1."),
     parameter("backward", Kind::Flag, "From the end to the start."),
     parameter("follow", Kind::Flag, "Go on with events that are appended later."),
     parameter("at_least", Kind::Number, "Answer only once this position can be seen, or say that it cannot."),
