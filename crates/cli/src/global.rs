@@ -59,12 +59,19 @@ pub(crate) fn writing(clock: Clock) -> OpenOptions {
 
 /// Opens a log, and says what to do if it is not there.
 pub(crate) async fn open(url: &str, options: OpenOptions) -> Result<Log> {
+    // Where a store may be made, one that is not there is not what is missing.
+    let to_be_there = !options.create;
     precedent::open(url, options).await.map_err(|error| {
-        let missing = error.kind() == ErrorKind::NotFound;
+        let kind = error.kind();
+        // The library speaks of it where a directory is served over TLS, not where a server was named.
+        let certificate = error.message().contains("its certificate has to");
         let failure = Failure::from(error);
-        match missing {
-            true => failure.hint("'precedent demo' makes a store to look at, 'precedent append' one of your own; --store names another"),
-            false => failure,
+        match kind {
+            ErrorKind::NotFound if to_be_there => failure.hint("'precedent demo' makes a store to look at, 'precedent append' one of your own; --store names another"),
+            ErrorKind::Unavailable if certificate => {
+                failure.hint("--store https://NAME asks the server by a name that its certificate covers")
+            }
+            _ => failure,
         }
     })
 }

@@ -7,6 +7,7 @@ mod commands;
 mod failure;
 mod gist;
 mod global;
+mod input;
 mod json_values;
 mod output;
 mod progress;
@@ -56,9 +57,25 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return Failure::new(format!("no threads could be started: {error}")).report(),
     };
-    let code = runtime.block_on(run(command, cli.global));
+    let code = runtime.block_on(async {
+        survive_file_size_limits();
+        run(command, cli.global).await
+    });
     runtime.shutdown_timeout(Duration::from_millis(200));
     code
+}
+
+/// A write beyond `ulimit -f` raises SIGXFSZ, which ends a process without a word. Where the signal is caught,
+/// the write fails instead, and that is an error like that of a full disk.
+fn survive_file_size_limits() {
+    // Its number on Linux, macOS and the BSDs. The few processors on which Linux numbers it otherwise stay as they are.
+    #[cfg(all(unix, not(any(target_arch = "mips", target_arch = "mips64"))))]
+    {
+        const SIGXFSZ: i32 = 25;
+        use tokio::signal::unix::{SignalKind, signal};
+        // The handler stays when what listens to it is dropped.
+        let _ = signal(SignalKind::from_raw(SIGXFSZ));
+    }
 }
 
 async fn run(command: Command, global: Global) -> ExitCode {

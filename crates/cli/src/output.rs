@@ -34,6 +34,32 @@ impl Output {
     }
 }
 
+/// Completes when whoever read stdout has gone; never where that is not seen: it is of a pipe, on Linux.
+pub(crate) async fn reader_gone() {
+    #[cfg(target_os = "linux")]
+    if pipe_is_closed().await {
+        return;
+    }
+    std::future::pending().await
+}
+
+#[cfg(target_os = "linux")]
+async fn pipe_is_closed() -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    use tokio::io::Interest;
+
+    const STDOUT: &str = "/dev/stdout";
+    if !std::fs::metadata(STDOUT).is_ok_and(|stdout| stdout.file_type().is_fifo()) {
+        return false;
+    }
+    // On Linux this opens the pipe anew: that it does not block here changes nothing for whoever shares it.
+    match tokio::net::unix::pipe::OpenOptions::new().open_sender(STDOUT) {
+        Ok(pipe) => pipe.ready(Interest::ERROR).await.is_ok(),
+        // ENXIO: a pipe that nobody reads.
+        Err(error) => error.raw_os_error() == Some(6),
+    }
+}
+
 fn failed(error: std::io::Error) -> Failure {
     match error.kind() {
         ErrorKind::BrokenPipe => Failure::nobody_reads(),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::process::Stdio;
+
 use common::Place;
 use serde_json::json;
 
@@ -117,6 +119,34 @@ fn data_comes_from_the_line_a_file_or_stdin() {
 }
 
 #[test]
+fn data_that_would_be_left_on_stdin_is_refused() {
+    let place = Place::new();
+    for input in ["{\"x\":1}\n", &"x".repeat(1 << 20)] {
+        place
+            .run_with(["append", "--type", "t"], input.as_bytes())
+            .ends(2)
+            .says("stdin has data")
+            .says("--data -");
+    }
+    let file = place.write("data.json", "{}");
+    let with = |stdin: Stdio| {
+        let mut command = place.command(["append", "--type", "t"]);
+        command.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().code()
+    };
+    assert_eq!(with(std::fs::File::open(&file).unwrap().into()), Some(2));
+    assert!(!place.path().join("precedent-data").exists(), "nothing of this makes a store");
+
+    // What has nothing in it, or nothing yet, is no data.
+    assert_eq!(with(Stdio::null()), Some(0));
+    let empty = place.write("empty", "");
+    assert_eq!(with(std::fs::File::open(empty).unwrap().into()), Some(0));
+    let (idle, _writer) = std::io::pipe().unwrap();
+    assert_eq!(with(idle.into()), Some(0));
+    place.run_with(["append", "--type", "t", "--data", "1"], b"2").ends(0);
+    assert_eq!(place.run("head --json").json()["size"], 4);
+}
+
+#[test]
 fn events_as_json_are_one_batch_or_nothing() {
     let place = Place::new();
     let lines = concat!(
@@ -214,7 +244,8 @@ fn read_finds_what_it_is_asked_for_and_nothing_else() {
     for (arguments, says) in [
         ("--after 10", "0 to 9"),
         ("--after 5 --before 5", "after 5 and before 5"),
-        ("--after -1", "-1"),
+        ("--after -1", "'-1' is not a position"),
+        ("--before -1", "'-1' is not a position"),
         ("--after x", "x"),
         ("--limit 0", "0"),
         ("--tag odd", "key=value"),
@@ -259,6 +290,47 @@ fn reading_never_makes_a_store() {
         place.run(&format!("head --store {url}")).ends(2).says("error: ");
     }
     place.run("head --store http://127.0.0.1:1").ends(2);
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_is_named_with_the_reason() {
+    let place = Place::new();
+    place.write("a-file", "text");
+    for command in ["head", "append --type t", "serve --listen 127.0.0.1:0"] {
+        let said = place.run(&format!("{command} --store ./a-file")).ends(2).err();
+        assert!(said.contains("./a-file is not a directory"), "{command}: {said}");
+    }
+    let said = place.run("append --type t --store /proc/precedent-nowhere").ends(2).err();
+    assert!(said.contains("/proc/precedent-nowhere") && !said.contains("makes a store"), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_and_no_signal() {
+    let place = Place::new();
+    place.run("append --type t --data 1").ends(0);
+    let size = place.run("head --json").ends(0).json();
+    place.write("large.json", format!("\"{}\"", "x".repeat(4 << 20)));
+    let limited =
+        format!("ulimit -f 64; exec {} append --type t --data @large.json", env!("CARGO_BIN_EXE_precedent"));
+    let done = std::process::Command::new("sh")
+        .args(["-c", &limited])
+        .current_dir(place.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(2), "{said}");
+    assert!(said.contains("error: ") && said.contains("make room"), "{said}");
+    assert_eq!(place.run("head --json").ends(0).json(), size, "what was there before is still there");
+}
+
+#[test]
+fn the_head_for_programs_is_a_size_and_a_root_in_this_order() {
+    let place = Place::new();
+    ten_events(&place);
+    let root = place.run("verify --json").ends(0).json()["root"].as_str().unwrap().to_owned();
+    assert_eq!(place.run("head --json").ends(0).out(), format!("{{\"size\":10,\"root\":\"{root}\"}}\n"));
 }
 
 #[test]

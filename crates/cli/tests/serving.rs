@@ -3,14 +3,20 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::{Place, Running, within};
 
 /// Starts a server on a free port; answers its URL.
 fn serve(place: &Place, arguments: &[&str], token: Option<&str>) -> (Running, String) {
-    let mut command = place.command(["serve", "--listen", "127.0.0.1:0"]);
+    serve_on("127.0.0.1:0", place, arguments, token)
+}
+
+fn serve_on(address: &str, place: &Place, arguments: &[&str], token: Option<&str>) -> (Running, String) {
+    let mut command = place.command(["serve", "--listen", address]);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
     if let Some(token) = token {
         command.env("PRECEDENT_TOKEN", token);
@@ -77,6 +83,73 @@ fn what_is_not_safe_to_serve_is_refused() {
     place.run("serve --tls-cert a.pem").ends(2).says("--tls-key");
     place.run("serve --listen 127.0.0.1:0 --tls-cert a.pem --tls-key b.pem").ends(2).says("a.pem");
     place.run("serve --store http://127.0.0.1:1").ends(2).says("server already");
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = held.local_addr().unwrap();
+    place.run(&format!("serve --listen {taken}")).ends(2).says(&taken.to_string());
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0, "nothing of this makes a store");
+}
+
+#[test]
+fn a_certificate_for_another_name_is_named_and_the_files_are_still_read() {
+    let place = Place::new();
+    place.run("append --type t").ends(0);
+    let key = rcgen::generate_simple_self_signed(vec!["log.example".to_owned()]).unwrap();
+    place.write("cert.pem", key.cert.pem());
+    place.write("key.pem", key.signing_key.serialize_pem());
+    let tls = ["--tls-cert", "cert.pem", "--tls-key", "key.pem", "--host", "log.example"];
+    let (_server, url) = serve(&place, &tls, None);
+    let said = place.run("append --type t").ends(2).says(&url).says("127.0.0.1").err();
+    assert!(said.contains("certificate") && said.contains("--store https://NAME"), "{said}");
+    place.run("read").ends(0);
+    assert_eq!(place.run("head --json").ends(0).json()["size"], 1);
+}
+
+#[test]
+fn following_goes_on_where_it_was_when_the_server_comes_back() {
+    let place = Place::new();
+    place.run("append --type t --id one").ends(0);
+    let (mut server, url) = serve(&place, &[], None);
+    let mut command = place.command(["read", "--follow", "--json", "--limit", "3", "--store", &url]);
+    let mut follower = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(follower.0.stdout.take().unwrap()).lines();
+    let mut said = BufReader::new(follower.0.stderr.take().unwrap()).lines();
+    let mut next = |id: &str| {
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.contains(&format!("\"id\":\"{id}\"")), "{line}");
+    };
+    next("one");
+    server.interrupt();
+    assert_eq!(server.end(), 0);
+    let line = said.next().unwrap().unwrap();
+    assert!(line.contains("trying again"), "{line}");
+    place.run("append --type t --id two").ends(0);
+    let (_server, _) = serve_on(url.strip_prefix("http://").unwrap(), &place, &[], None);
+    next("two");
+    place.run("append --type t --id three").ends(0);
+    next("three");
+    assert_eq!(follower.end(), 0);
+}
+
+#[test]
+fn following_a_server_does_not_go_on_in_another_log() {
+    let place = Place::new();
+    place.run("append --type t --id one").ends(0);
+    place.run("append --type t --id other --store ./other").ends(0);
+    let (mut server, url) = serve(&place, &[], None);
+    let mut command = place.command(["read", "--follow", "--json", "--store", &url]);
+    let mut follower = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(follower.0.stdout.take().unwrap()).lines();
+    assert!(lines.next().unwrap().unwrap().contains("\"id\":\"one\""));
+    server.interrupt();
+    assert_eq!(server.end(), 0);
+    let address = url.strip_prefix("http://").unwrap();
+    let (_server, _) = serve_on(address, &place, &["--store", "./other"], None);
+    place.run("append --type t --store ./other").ends(0);
+    assert_eq!(follower.end(), 2);
+    assert!(lines.next().is_none());
+    let mut said = String::new();
+    follower.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert!(said.contains("another log"), "{said}");
 }
 
 #[test]
@@ -118,6 +191,42 @@ fn a_reader_that_goes_away_ends_the_command_quietly() {
         let mut said = String::new();
         child.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         assert_eq!(said, "", "{line}");
+    }
+}
+
+#[test]
+fn a_follower_ends_when_nobody_reads_it_any_more() {
+    let place = Place::new();
+    place.run("append --type t").ends(0);
+    let mut command = place.command(["read", "--follow"]);
+    let mut follower = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut out = BufReader::new(follower.0.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    drop(out);
+    assert_eq!(follower.end(), 0);
+}
+
+#[test]
+fn an_interrupted_bench_leaves_nothing_behind() {
+    let names = |path: &Path| -> BTreeSet<PathBuf> {
+        std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
+    };
+    // While the bare loop gets its file, and beside 1, 16 and 64 appenders.
+    for stores in 0..4 {
+        let place = Place::new();
+        let mut command = place.command(["bench", "--seconds", "6", "--rounds", "1"]);
+        let mut bench = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        let mut seen = BTreeSet::new();
+        within(|| {
+            let folder = names(place.path()).pop_last()?;
+            seen.extend(names(&folder));
+            // One of them is the file of the bare loop.
+            (seen.len() > stores).then_some(())
+        });
+        bench.interrupt();
+        assert_eq!(bench.end(), 130, "after {stores} stores");
+        assert_eq!(names(place.path()), BTreeSet::new(), "after {stores} stores");
     }
 }
 

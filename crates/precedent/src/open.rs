@@ -143,8 +143,9 @@ async fn connect(url: &str, token: Option<String>) -> Result<Arc<dyn Store>> {
 
 async fn open_to_read(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Store>> {
     must_exist(path)?;
+    let refused = |error| refused(error, path, "cannot be read by this user");
     if options.access == Access::Read
-        && let Some(url) = engine::owner(path)?.and_then(|owner| owner.url)
+        && let Some(url) = engine::owner(path).map_err(refused)?.and_then(|owner| owner.url)
         && is_loopback(&url)
         && let Ok(store) = connect(&url, options.token()).await
     {
@@ -154,7 +155,7 @@ async fn open_to_read(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Stor
     let mut settings = engine::Options::default();
     settings.access = engine::Access::ReadOnly;
     settings.create = false;
-    Ok(Arc::new(EmbeddedStore::open(path, settings)?))
+    Ok(Arc::new(EmbeddedStore::open(path, settings).map_err(refused)?))
 }
 
 enum Writable {
@@ -163,9 +164,16 @@ enum Writable {
 }
 
 async fn open_to_write(path: &Path, options: &OpenOptions) -> Result<Writable> {
-    if !options.create {
+    if options.create {
+        no_file(path)?;
+    } else {
         must_exist(path)?;
     }
+    // Where there is no store yet, the error says that one could not be made.
+    let refused = |error| match path.exists() {
+        true => refused(error, path, "is read-only for this user"),
+        false => error,
+    };
     // The owner may let go between the two questions; then the lock is free and the second try gets it.
     let mut tries = 0;
     loop {
@@ -177,9 +185,9 @@ async fn open_to_write(path: &Path, options: &OpenOptions) -> Result<Writable> {
         let locked = match EmbeddedStore::open(path, settings) {
             Ok(store) => return Ok(Writable::Here(Arc::new(store))),
             Err(error) if error.kind() == ErrorKind::Locked => error,
-            Err(error) => return Err(error),
+            Err(error) => return Err(refused(error)),
         };
-        let owner = match engine::owner(path)? {
+        let owner = match engine::owner(path).map_err(refused)? {
             Some(owner) => owner,
             None if tries < 3 => continue,
             None => return Err(locked),
@@ -188,12 +196,15 @@ async fn open_to_write(path: &Path, options: &OpenOptions) -> Result<Writable> {
         let shown = path.display();
         return match owner.url {
             Some(url) if options.access == Access::Write && is_loopback(&url) => {
-                let context =
-                    || format!("the store at {shown} is open in {process}, which serves it at {url}");
-                connect(&url, options.token())
-                    .await
-                    .map(Writable::Through)
-                    .map_err(|error| error.context(context()))
+                let mut context =
+                    format!("the store at {shown} is open in {process}, which serves it at {url}");
+                connect(&url, options.token()).await.map(Writable::Through).map_err(|error| {
+                    // Asking at the name of the certificate instead would send the token wherever that name leads.
+                    if error.kind() == ErrorKind::Unavailable && url.starts_with("https:") {
+                        context.push_str(", where its certificate has to be trusted and cover this address");
+                    }
+                    error.context(context)
+                })
             }
             Some(url) => Err(Error::new(
                 ErrorKind::Locked,
@@ -207,7 +218,31 @@ async fn open_to_write(path: &Path, options: &OpenOptions) -> Result<Writable> {
     }
 }
 
+/// A file where the directory of a store should be is said to be one, before the system says something vaguer.
+fn no_file(path: &Path) -> Result<()> {
+    match path.metadata() {
+        Ok(there) if !there.is_dir() => {
+            let message = format!("{} is not a directory, and a store is one", path.display());
+            Err(Error::new(ErrorKind::NotAStore, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What the system refuses says which store, and what this user may not do with it.
+fn refused(error: Error, path: &Path, what: &str) -> Error {
+    let shown = path.display();
+    match error.kind() {
+        ErrorKind::ReadOnly => error.context(format!("the store at {shown} {what}")),
+        ErrorKind::Io | ErrorKind::NotFound if !error.message().contains(&shown.to_string()) => {
+            error.context(format!("the store at {shown}"))
+        }
+        _ => error,
+    }
+}
+
 fn must_exist(path: &Path) -> Result<()> {
+    no_file(path)?;
     match path.try_exists() {
         Ok(true) => Ok(()),
         Ok(false) => Err(Error::new(ErrorKind::NotFound, format!("there is no store at {}", path.display()))),
@@ -367,6 +402,23 @@ mod tests {
             let error = parse(url).unwrap_err();
             assert!(error.message().contains(says), "{url}: {error}");
         }
+    }
+
+    #[test]
+    fn what_the_system_refuses_names_the_store_and_what_may_not_be_done() {
+        let path = Path::new("./here");
+        let of = |kind: std::io::ErrorKind| Error::from(std::io::Error::from(kind));
+        let denied = of(std::io::ErrorKind::PermissionDenied).context("./here/lock");
+        let said = refused(denied, path, "is read-only for this user");
+        assert_eq!(said.kind(), ErrorKind::ReadOnly);
+        assert_eq!(
+            said.message(),
+            "the store at ./here is read-only for this user: ./here/lock: permission denied"
+        );
+        let said = refused(of(std::io::ErrorKind::NotADirectory), path, "cannot be read by this user");
+        assert!(said.message().starts_with("the store at ./here: "), "{said}");
+        let said = refused(Error::damaged("something"), path, "cannot be read by this user");
+        assert_eq!(said.message(), "something");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::failure::{Failure, Result};
 use crate::global::{Clock, Global, read_failed};
+use crate::input;
 use crate::json_values::JsonValues;
 use crate::output::Output;
 use crate::text::escaped;
@@ -26,7 +27,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     event: OneEvent,
     /// Record only if the stream has no events (none), or its last event has this version
-    #[arg(long, value_name = "none|VERSION", value_parser = expected_version)]
+    #[arg(long, value_name = "none|VERSION", value_parser = expected_version, allow_hyphen_values = true)]
     expect_version: Option<Expected>,
     #[command(flatten)]
     clock: Clock,
@@ -86,6 +87,10 @@ fn attribute(text: &str) -> Result<(String, String), String> {
 
 pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     let limits = Limits::new(precedent::Durability::None);
+    if args.event.event_type.is_some() && args.event.data.is_none() && input::is_waiting().await {
+        return Err(Failure::new("stdin has data, and --type alone would record none of it")
+            .hint("--data - records what comes on stdin; for an event without data, add '</dev/null'"));
+    }
     let events = match args.event.event_type.is_some() {
         true => vec![one(args.event, &limits)?],
         false => many(args.file.as_deref(), &limits)?,

@@ -76,6 +76,30 @@ struct Cell {
     samples: Vec<Samples>,
 }
 
+/// Everything that is measured lies in it. It goes when the measurement ends, however that ends: what an
+/// interrupt leaves at work may make files for a moment longer, so that one try to remove it is not enough.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_millis(1_500);
+        while Instant::now() < deadline {
+            // An error says little: a file that was renamed meanwhile is one. Whether it is gone, a look says.
+            let _ = std::fs::remove_dir_all(self.path());
+            if self.path().try_exists().is_ok_and(|there| !there) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     if cfg!(debug_assertions) {
         say(format_args!(
@@ -85,6 +109,7 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", args.dir.display()));
     let folder =
         tempfile::Builder::new().prefix(".precedent-bench-").tempdir_in(&args.dir).map_err(failed)?;
+    let folder = Folder(folder);
     let mut cells: Vec<Cell> = Vec::new();
     for &event_bytes in &args.event_bytes {
         for workload in Workload::ALL {
@@ -95,7 +120,10 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     }
     let measurements = cells.len() as u32 * args.rounds;
     let each = (Duration::from_secs(args.seconds.into()) / measurements).max(Duration::from_millis(20));
-    let bare = Arc::new(Bare::new(folder.path()).map_err(failed)?);
+    let place = folder.path().to_owned();
+    let filled = tokio::task::spawn_blocking(move || Bare::new(&place)).await;
+    let filled = filled.map_err(|error| Failure::new(format!("the bare loop broke: {error}")))?;
+    let bare = Arc::new(filled.map_err(failed)?);
     for _ in 0..args.rounds {
         let mut chat = (0, Arc::new(Vec::new()));
         for cell in &mut cells {

@@ -1,7 +1,5 @@
 //! `head`: the end of the log.
 
-use serde_json::json;
-
 use crate::failure::Result;
 use crate::global::Global;
 use crate::output::Output;
@@ -11,19 +9,19 @@ use crate::text::counted;
 #[derive(clap::Args)]
 pub(crate) struct Args {}
 
+/// What is compared with another time or another copy, and no more: two equal heads are equal lines.
+#[derive(serde::Serialize)]
+struct SizeAndRoot {
+    size: u64,
+    root: String,
+}
+
 pub(crate) async fn run(_: Args, global: Global) -> Result<()> {
     let log = global.log().await?;
     let head = log.head().await?;
     let mut out = Output::stdout();
     if global.json {
-        out.json(&json!({
-            "size": head.size,
-            "root": head.root.to_string(),
-            "frames": head.frames,
-            "log": log.name().as_str(),
-            "id": head.log.map(|id| id.to_string()),
-            "recordedtime": head.recorded.map(|time| time.to_string()),
-        }))?;
+        out.json(&SizeAndRoot { size: head.size, root: head.root.to_string() })?;
     } else {
         out.line(format!("{} in {}", counted(head.size, "event"), counted(head.frames, "frame")))?;
         out.line(format!("root  {}", head.root))?;

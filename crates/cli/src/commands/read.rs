@@ -1,18 +1,19 @@
 //! `read`: prints events, and follows the log as it grows.
 
 use std::pin::pin;
+use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt};
 use precedent::cloudevents::{Shape, write_event};
 use precedent::{
-    Direction, ErrorKind, IndexedAttribute, Position, Query, QueryItem, Read, RecordedEvent, Tag, Time,
-    TimeField,
+    Direction, Error, ErrorKind, IndexedAttribute, Log, LogId, OpenOptions, Position, Query, QueryItem, Read,
+    RecordedEvent, Tag, Time, TimeField,
 };
 
 use crate::failure::{Failure, Result};
 use crate::gist::gist;
 use crate::global::Global;
-use crate::output::{Output, say};
+use crate::output::{Output, reader_gone, say};
 use crate::text::{counted, escaped};
 
 /// Which events.
@@ -40,10 +41,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ID")]
     trace: Option<String>,
     /// Only events after this position
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
     after: Option<Position>,
     /// Only events before this position
-    #[arg(long, value_name = "POSITION")]
+    #[arg(long, value_name = "POSITION", allow_hyphen_values = true)]
     before: Option<Position>,
     /// Only events from this time on, in RFC 3339
     #[arg(long, value_name = "TIME", value_parser = Time::parse)]
@@ -112,14 +113,21 @@ impl Args {
 
 pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     let log = global.log().await?;
-    let read = args.read();
+    let mut read = args.read();
     let mut events = match args.follow {
-        true => log.follow(read).boxed(),
-        false => log.read(read).boxed(),
+        true => log.follow(read.clone()).boxed(),
+        false => log.read(read.clone()).boxed(),
     };
+    let mut followed = None;
     let mut interrupted = pin!(async {
         match args.follow {
             true => tokio::signal::ctrl_c().await.unwrap_or(()),
+            false => std::future::pending().await,
+        }
+    });
+    let mut unread = pin!(async {
+        match args.follow {
+            true => reader_gone().await,
             false => std::future::pending().await,
         }
     });
@@ -135,16 +143,31 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
                 tokio::select! {
                     event = events.next() => event,
                     () = &mut interrupted => break,
+                    () = &mut unread => return Err(Failure::nobody_reads()),
                 }
             }
         };
         match event {
             None => break,
-            Some(Ok(recorded)) => out.line(lines.of(&recorded, global.json))?,
+            Some(Ok(recorded)) => {
+                out.line(lines.of(&recorded, global.json))?;
+                followed = Some(recorded.log);
+                read.after = Some(recorded.position);
+                read.limit = read.limit.map(|limit| limit.saturating_sub(1));
+            }
             Some(Err(error)) if error.kind() == ErrorKind::Damaged => {
                 damaged += 1;
                 out.flush()?;
                 say(format_args!("damaged: {}", escaped(error.message())));
+            }
+            Some(Err(error)) if args.follow && error.kind() == ErrorKind::Unavailable => {
+                out.flush()?;
+                let log = tokio::select! {
+                    log = reached_again(&global, followed, error) => log?,
+                    () = &mut interrupted => break,
+                    () = &mut unread => return Err(Failure::nobody_reads()),
+                };
+                events = log.follow(read.clone()).boxed();
             }
             Some(Err(error)) => {
                 out.flush()?;
@@ -158,6 +181,37 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
         n => Err(Failure::new(format!("{} could not be read", counted(n, "damaged event")))),
     }
 }
+
+/// The log, once its server is there again. It has to be the one that was followed: what comes after a position
+/// in another log is something else.
+async fn reached_again(global: &Global, followed: Option<LogId>, lost: Error) -> Result<Log> {
+    say(format_args!("{}; trying again for {} seconds", escaped(lost.message()), PATIENCE.as_secs()));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let reached = async {
+            let log = precedent::open(&global.url(), OpenOptions::read()).await?;
+            let head = log.head().await?;
+            Ok::<_, Error>((log, head.log))
+        };
+        match reached.await {
+            Ok((log, id)) if followed.is_none_or(|followed| id == Some(followed)) => return Ok(log),
+            Ok((log, _)) => {
+                let name = log.name();
+                return Err(Failure::new(format!(
+                    "log '{name}' is another log now than the one that was followed"
+                )));
+            }
+            Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < deadline => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// How long a follower waits for its server: longer than a restart takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it looks.
+const RETRY: Duration = Duration::from_millis(500);
 
 /// Events as lines; in text the columns widen as wider values come.
 #[derive(Default)]

@@ -4,9 +4,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use precedent::{Access, ErrorKind, OpenOptions};
-use precedent_server::{Config, Tls};
+use precedent::{Access, ErrorKind, MemoryStore, OpenOptions, Store};
+use precedent_server::{Config, Server, Tls};
 use serde_json::json;
 
 use crate::failure::{Failure, Result};
@@ -46,15 +47,17 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
 
     let url = global.url();
     let options: OpenOptions = writing(args.clock).access(Access::Own);
-    let opened = precedent::open_store(&url, options).await?;
-    let store = opened.log().store().clone();
-    let server = match precedent_server::bind(store.clone(), config).await {
-        Ok(server) => server,
-        Err(error) if error.kind() == ErrorKind::Io => {
-            return Err(Failure::from(error).hint("--listen 127.0.0.1:0 takes a free port"));
+    let existing = OpenOptions { create: false, ..options.clone() };
+    let opened = match precedent::open_store(&url, existing).await {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotAStore) => {
+            // No store is made for a server that cannot start: it starts over an empty one first.
+            drop(bind(Arc::new(MemoryStore::new()), config.clone()).await?);
+            precedent::open_store(&url, options).await?
         }
-        Err(error) => return Err(error.into()),
+        opened => opened?,
     };
+    let store = opened.log().store().clone();
+    let server = bind(store.clone(), config).await?;
     let served = server.url();
     opened.publish_url(&here(&served, server.local_addr()))?;
 
@@ -77,6 +80,13 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     closed?;
     say(format_args!("stopped; everything acknowledged is durable"));
     Ok(())
+}
+
+async fn bind(store: Arc<dyn Store>, config: Config) -> Result<Server> {
+    precedent_server::bind(store, config).await.map_err(|error| match error.kind() {
+        ErrorKind::Io => Failure::from(error).hint("--listen 127.0.0.1:0 takes a free port"),
+        _ => error.into(),
+    })
 }
 
 /// The URL by which this machine reaches the server: one that listens everywhere is reached on loopback too.
