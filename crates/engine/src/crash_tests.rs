@@ -15,9 +15,9 @@ use precedent_core::{
 use crate::io::faults::{Fault, FaultyIo, Random};
 use crate::{Access, EmbeddedStore, Options};
 
-const DIR: &str = "/store";
+pub(crate) const DIR: &str = "/store";
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(std::thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -35,7 +35,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Tiny segments and runs, so that sealing, flushing and merging happen in the middle of everything.
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     let ticks = AtomicU64::new(1_800_000_000_000_000);
     Options {
         segment_bytes: 6 << 10,
@@ -46,11 +46,11 @@ fn options() -> Options {
     }
 }
 
-fn open(io: &FaultyIo) -> Result<EmbeddedStore> {
+pub(crate) fn open(io: &FaultyIo) -> Result<EmbeddedStore> {
     EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options())
 }
 
-fn event(id: &str, data: Vec<u8>) -> Event {
+pub(crate) fn event(id: &str, data: Vec<u8>) -> Event {
     Event::builder("urn:test", id, "test.happened")
         .stream(format!("s{}", id.len() % 3))
         .data(data)
@@ -72,7 +72,7 @@ fn workload() -> Vec<Vec<Event>> {
 
 /// What the workload was told.
 #[derive(Default, Debug)]
-struct Told {
+pub(crate) struct Told {
     /// Batches that were acknowledged, by the position of their first event.
     acknowledged: BTreeMap<u64, Vec<Event>>,
     /// Batches whose fate is not known.
@@ -83,7 +83,7 @@ struct Told {
     register_unknown: bool,
 }
 
-fn append(store: &EmbeddedStore, events: Vec<Event>) -> Result<Appended> {
+pub(crate) fn append(store: &EmbeddedStore, events: Vec<Event>) -> Result<Appended> {
     block_on(store.append(&LogName::default(), Append::new(events)))
 }
 
@@ -92,7 +92,7 @@ fn register() -> RegisterName {
 }
 
 /// Runs the workload as far as it goes.
-fn run(io: &FaultyIo, told: &mut Told) {
+pub(crate) fn run(io: &FaultyIo, told: &mut Told) {
     let Ok(store) = open(io) else { return };
     for (i, events) in workload().into_iter().enumerate() {
         match append(&store, events.clone()) {
@@ -118,7 +118,7 @@ fn run(io: &FaultyIo, told: &mut Told) {
     }
 }
 
-fn read_all(store: &EmbeddedStore) -> Vec<(u64, Event)> {
+pub(crate) fn read_all(store: &EmbeddedStore) -> Vec<(u64, Event)> {
     let mut read = Read::default();
     let mut events = Vec::new();
     loop {
@@ -307,7 +307,7 @@ fn a_failed_sync_is_never_made_up_for_by_a_later_one() {
     assert_eq!(read_all(&open(&left).unwrap()).len(), 1);
 }
 
-fn is_derived(path: &Path) -> bool {
+pub(crate) fn is_derived(path: &Path) -> bool {
     path.extension().is_some_and(|e| e == "run" || e == "map")
 }
 
@@ -522,290 +522,5 @@ fn hostile_runs_and_maps_do_no_harm() {
             }
         }
         let _ = append(&store, vec![event("more", vec![1; 3_000])]);
-    }
-}
-
-fn flip_byte(io: &FaultyIo, path: &Path, at: usize) {
-    let mut content = io.content(path).unwrap();
-    content[at] ^= 0x10;
-    io.set_content(path, content);
-}
-
-fn beside(io: &FaultyIo) -> Result<EmbeddedStore> {
-    let options = Options { access: Access::ReadOnly, ..options() };
-    EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options)
-}
-
-/// Every event of a log, and every position that is named as damaged.
-fn read_with_damage(store: &EmbeddedStore, mut read: Read) -> (Vec<u64>, Vec<u64>) {
-    let (mut events, mut damaged) = (Vec::new(), Vec::new());
-    loop {
-        let page = block_on(store.read(&LogName::default(), &read)).unwrap();
-        events.extend(page.events.iter().map(|e| e.position.0));
-        damaged.extend(page.damaged.iter().map(|d| d.position.0));
-        match page.next {
-            Some(next) => read = read.continued(next),
-            None => return (events, damaged),
-        }
-    }
-}
-
-#[test]
-fn damage_beside_a_writer_is_found_and_hides_only_the_damaged_frame() {
-    for at_byte in [60, 2, 200] {
-        let io = FaultyIo::default();
-        let store = open(&io).unwrap();
-        for i in 0..20 {
-            append(&store, vec![event(&format!("e{i}"), vec![1; 100])]).unwrap();
-        }
-        let early = beside(&io).unwrap();
-        let place = store.log(&LogName::default()).unwrap().segments.frame_number(17).unwrap().unwrap();
-        flip_byte(
-            &io,
-            &store.log(&LogName::default()).unwrap().segments.path(place.segment),
-            place.offset as usize + at_byte,
-        );
-        for (who, handle) in
-            [("writer", &store), ("reader from before", &early), ("reader", &beside(&io).unwrap())]
-        {
-            let report = block_on(handle.verify(&LogName::default(), None, &|_, _| ())).unwrap();
-            assert!(!report.is_ok(), "{who}, byte {at_byte}");
-            let (events, damaged) = read_with_damage(handle, Read::default());
-            let expected: Vec<u64> = (0..20).filter(|p| *p != 17).collect();
-            assert_eq!((events, damaged), (expected, vec![17]), "{who}, byte {at_byte}");
-        }
-    }
-}
-
-#[test]
-fn a_log_cut_under_its_writer_is_not_verified() {
-    let io = FaultyIo::default();
-    let store = open(&io).unwrap();
-    for i in 0..8 {
-        append(&store, vec![event(&format!("e{i}"), vec![1; 100])]).unwrap();
-    }
-    let log = store.log(&LogName::default()).unwrap();
-    let place = log.segments.frame_number(5).unwrap().unwrap();
-    let path = log.segments.path(place.segment);
-    io.set_content(&path, io.content(&path).unwrap()[..place.offset as usize].to_vec());
-    let report = block_on(store.verify(&LogName::default(), None, &|_, _| ())).unwrap();
-    assert!(report.problems.iter().any(|p| p.message.contains("tail is missing")), "{:?}", report.problems);
-}
-
-#[test]
-fn a_reader_finds_the_whole_log_without_the_mark_of_its_writer() {
-    let io = FaultyIo::default();
-    for name in ["main", "other"] {
-        let store = open(&io).unwrap();
-        let name: LogName = name.parse().unwrap();
-        for i in 0..5 {
-            block_on(store.append(&name, event(&format!("e{i}"), vec![1; 100]).into())).unwrap();
-        }
-    }
-    io.remove_matching(|path| path.ends_with("published"));
-    let _writer = open(&io).unwrap();
-    for name in ["main", "other"] {
-        let head = block_on(beside(&io).unwrap().head(&name.parse().unwrap())).unwrap();
-        assert_eq!(head.size, 5, "{name}");
-    }
-}
-
-#[test]
-fn a_reader_opened_while_a_segment_rolls_sees_everything() {
-    let io = FaultyIo::default();
-    let store = open(&io).unwrap();
-    for i in 0..60u64 {
-        append(&store, vec![event(&format!("e{i}"), vec![1; 900])]).unwrap();
-        // The mark of the frame before, as a reader sees it that looks at this very moment.
-        let log = store.log(&LogName::default()).unwrap();
-        let mark = log.dir.join("published");
-        let now = io.content(&mark).unwrap();
-        if i > 0 {
-            let older =
-                crate::meta::Mark { frames: i, size: i, ..crate::meta::Mark::decode(&now, log.id).unwrap() };
-            io.set_content(&mark, older.encode().to_vec());
-        }
-        let reader = beside(&io).unwrap();
-        let _ = block_on(reader.head(&LogName::default()));
-        io.set_content(&mark, now);
-        assert_eq!(read_with_damage(&reader, Read::default()), ((0..=i).collect(), Vec::new()), "after {i}");
-    }
-}
-
-#[test]
-fn time_bounds_hide_neither_events_nor_damage() {
-    let io = FaultyIo::default();
-    let store = open(&io).unwrap();
-    for frame in 0..10 {
-        let events = (0..100).map(|i| event(&format!("{frame}-{i}"), vec![1; 3])).collect();
-        append(&store, events).unwrap();
-    }
-    let log = store.log(&LogName::default()).unwrap();
-    let place = log.segments.frame_number(5).unwrap().unwrap();
-    flip_byte(&io, &log.segments.path(place.segment), place.offset as usize + 200);
-    let late = Time::parse("2200-01-01T00:00:00Z").unwrap();
-    let read = Read { until: Some(late), ..Read::default() };
-    let (events, damaged) = read_with_damage(&store, read);
-    assert_eq!(events.len() + damaged.len(), 1_000);
-    assert!(damaged.iter().all(|p| (500..600).contains(p)) && !damaged.is_empty());
-}
-
-#[test]
-fn a_key_that_cannot_be_looked_up_is_never_taken_for_new() {
-    let io = FaultyIo::default();
-    let store = open(&io).unwrap();
-    for i in 0..30 {
-        append(&store, vec![event(&format!("e{i}"), vec![1; 600])]).unwrap();
-    }
-    let log = store.log(&LogName::default()).unwrap();
-    let place = log.segments.frame_number(9).unwrap().unwrap();
-    let path = log.segments.path(place.segment);
-    drop(log);
-    drop(store);
-    flip_byte(&io, &path, place.offset as usize + 300);
-    io.remove_matching(is_derived);
-    let store = open(&io).unwrap();
-    let error = append(&store, vec![event("e9", vec![1; 600])]).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
-    assert!(error.message().contains("position 9"), "{error}");
-    // What can be looked up is.
-    let again = append(&store, vec![event("e8", vec![1; 600])]).unwrap();
-    assert_eq!(again.events[0].status, Status::Existing);
-}
-
-#[test]
-fn an_accepted_clock_is_recorded_once_and_never_for_a_retry() {
-    let io = FaultyIo::default();
-    let store = open(&io).unwrap();
-    append(&store, vec![event("first", vec![1])]).unwrap();
-    drop(store);
-    let past = Time::parse("2020-01-01T00:00:00Z").unwrap();
-    let options = Options { clock: Arc::new(move || past), ..options() };
-    let refused = EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options.clone()).unwrap();
-    assert_eq!(append(&refused, vec![event("second", vec![2])]).unwrap_err().kind(), ErrorKind::Clock);
-    drop(refused);
-    let options = Options { accept_clock: true, ..options };
-    let store = EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options).unwrap();
-    append(&store, vec![event("first", vec![1])]).unwrap();
-    assert_eq!(read_all(&store).len(), 1);
-    append(&store, vec![event("large", vec![7; 5 << 20])]).unwrap();
-    append(&store, vec![event("third", vec![3])]).unwrap();
-    let types: Vec<String> = read_all(&store).iter().map(|(_, e)| e.event_type().to_owned()).collect();
-    assert_eq!(types, ["test.happened", "test.happened", "~precedent.clock.accepted", "test.happened"]);
-}
-
-#[test]
-fn asking_for_logs_that_are_not_there_leaves_nothing_behind() {
-    let io = FaultyIo::default();
-    let store = open(&io).unwrap();
-    for i in 0..50 {
-        let name: LogName = format!("nolog{i}").parse().unwrap();
-        assert_eq!(block_on(store.head(&name)).unwrap_err().kind(), ErrorKind::NotFound);
-        let refused = Append::from(event("x", vec![])).when(precedent_core::Condition::stream_at("s", 7));
-        assert_eq!(block_on(store.append(&name, refused)).unwrap_err().kind(), ErrorKind::Conflict);
-    }
-    assert!(crate::lock(&store.logs).slots.len() <= 1);
-}
-
-#[test]
-fn a_first_append_and_a_copy_into_the_same_log_never_lose_what_was_acknowledged() {
-    let source = FaultyIo::default();
-    let from = open(&source).unwrap();
-    append(&from, vec![event("copied", vec![1])]).unwrap();
-    let frames = block_on(from.frames(&LogName::default(), 0, 1 << 20)).unwrap();
-    for _ in 0..60 {
-        let io = FaultyIo::default();
-        let store = open(&io).unwrap();
-        let name: LogName = "target".parse().unwrap();
-        let (appended, copied) = std::thread::scope(|scope| {
-            let append = scope.spawn(|| block_on(store.append(&name, event("own", vec![2]).into())));
-            let copies: Vec<_> =
-                (0..3).map(|_| scope.spawn(|| block_on(store.put_frames(&name, frames.clone())))).collect();
-            let copied: Vec<_> = copies.into_iter().map(|c| c.join().unwrap()).collect();
-            (append.join().unwrap(), copied)
-        });
-        assert!(appended.is_ok() != copied.iter().any(Result::is_ok), "{appended:?} {copied:?}");
-        drop(store);
-        let store = open(&io).unwrap();
-        let page = block_on(store.read(&name, &Read::default())).unwrap();
-        let expected = if appended.is_ok() { "own" } else { "copied" };
-        assert_eq!(page.events.iter().map(|e| e.event.id()).collect::<Vec<_>>(), [expected]);
-        assert!(block_on(store.verify(&name, None, &|_, _| ())).unwrap().is_ok());
-    }
-}
-
-#[test]
-fn a_refusal_for_the_sake_of_an_event_that_was_not_written_is_not_a_conflict() {
-    let io = FaultyIo::default();
-    let store = open(&io).unwrap();
-    append(&store, vec![event("first", vec![1; 10])]).unwrap();
-    io.set_capacity(Some(io.used() + 600));
-    let new_stream = |id: &str| {
-        let event = Event::builder("urn:test", id, "test.happened")
-            .stream("new")
-            .data(vec![5; 200_000])
-            .build()
-            .unwrap();
-        Append::from(event).when(precedent_core::Condition::stream_is_new("new"))
-    };
-    let name = LogName::default();
-    std::thread::scope(|scope| {
-        let both: Vec<_> = ["a", "b"]
-            .map(|id| {
-                scope.spawn({
-                    let (store, name) = (&store, &name);
-                    move || block_on(store.append(name, new_stream(id)))
-                })
-            })
-            .into_iter()
-            .collect();
-        for one in both {
-            assert_eq!(one.join().unwrap().unwrap_err().kind(), ErrorKind::Full);
-        }
-    });
-}
-
-#[test]
-fn a_frame_as_large_as_can_be_is_copied_too() {
-    use precedent_core::frame::{FRAME_BYTES_MAX, Frame};
-    let source = FaultyIo::default();
-    let from = open(&source).unwrap();
-    append(&from, vec![event("small", vec![1])]).unwrap();
-    let data = |len: usize| {
-        Event::builder("urn:test", format!("{len}"), "test.large").data(vec![b'x'; len]).build().unwrap()
-    };
-    append(&from, vec![data(15 << 20), data(900_000)]).unwrap();
-    let frames = block_on(from.frames(&LogName::default(), 0, 64 << 20)).unwrap();
-    assert!(frames.iter().any(|f: &Frame| f.bytes().len() > FRAME_BYTES_MAX * 9 / 10));
-    let to = open(&FaultyIo::default()).unwrap();
-    let head = block_on(to.put_frames(&"copy".parse().unwrap(), frames)).unwrap();
-    assert_eq!(head.root, block_on(from.head(&LogName::default())).unwrap().root);
-}
-
-#[test]
-fn a_marker_that_is_gone_is_not_written_again() {
-    let io = FaultyIo::default();
-    drop(open(&io).unwrap());
-    let store = open(&io).unwrap();
-    append(&store, vec![event("first", vec![1])]).unwrap();
-    drop(store);
-    io.remove_matching(|path| path.ends_with("precedent.store"));
-    assert_eq!(open(&io).unwrap_err().kind(), ErrorKind::NotAStore);
-}
-
-#[test]
-fn the_first_frame_of_every_segment_carries_the_right_edge() {
-    let io = FaultyIo::default();
-    run(&io, &mut Told::default());
-    let store = open(&io).unwrap();
-    let log = store.log(&LogName::default()).unwrap();
-    let segments = crate::segment::Segments::list(&io, &log.dir).unwrap();
-    assert!(segments.len() > 4);
-    for number in segments {
-        let first = log.segments.step(number, 0, log.id).unwrap();
-        let crate::segment::Step::Frame(header, 0) = first else {
-            panic!("segment {number} begins with a frame")
-        };
-        assert!(header.has_edge(), "segment {number}");
     }
 }

@@ -20,6 +20,7 @@
 //! | `recovery` | finding the end of a log, torn or damaged, and where the writer goes on |
 //! | `writer` | group commit: sequence, write, sync, publish, answer |
 //! | `log` | what readers and the writer of one log share; pages |
+//! | `look` | the end of an existing log, while a writer may be at work |
 //! | `verify` | every byte of the files, trusting nothing |
 //! | `registers` | small values with compare-and-swap |
 //! | `meta` | the small files |
@@ -31,9 +32,12 @@
 mod conformance_tests;
 #[cfg(test)]
 mod crash_tests;
+#[cfg(test)]
+mod damage_tests;
 mod index;
 mod io;
 mod log;
+mod look;
 mod meta;
 mod recovery;
 mod registers;
@@ -52,12 +56,12 @@ use futures_channel::oneshot;
 use futures_util::future::{BoxFuture, FutureExt};
 use precedent_core::frame::Frame;
 use precedent_core::memory::{Clock, no_log};
-use precedent_core::sequencer::{LogState, Prepared};
+use precedent_core::sequencer::{History, LogState, Prepared, StreamTip, check_copied};
 use precedent_core::store::{Finding, Progress, Usage, beyond};
 use precedent_core::verify::{Expect, Report};
 use precedent_core::{
-    Append, Appended, Durability, Error, ErrorKind, ExpectedRegister, Head, Limits, LogName, Page, Read,
-    Register, RegisterName, Result, Store, Time,
+    Append, Appended, Durability, Error, ErrorKind, ExpectedRegister, Head, Limits, LogName, Page, Position,
+    Query, Read, RecordedEvent, Register, RegisterName, Result, Store, Time,
 };
 
 use crate::io::{Io, LockKind, Mode, RealIo, read_file};
@@ -302,11 +306,23 @@ impl EmbeddedStore {
         store.log(&LogName::default())?;
         if writes {
             // What a writer that died has left is settled, and readers in other processes told how far to look.
-            for name in store.names()? {
-                store.log(&name)?;
-            }
+            store.settle_others()?;
         }
         Ok(store)
+    }
+
+    /// Settles the logs beside `main` that were not closed in good order. They are closed again, so that a store
+    /// of many logs does not hold them all open; what is wrong with one of them is said when it is asked for.
+    fn settle_others(&self) -> Result<()> {
+        for name in self.names()?.into_iter().filter(|name| name.as_str() != LogName::MAIN) {
+            if read_file(&*self.io, &self.log_dir(&name).join(meta::CLEAN_FILE)).is_ok() {
+                continue;
+            }
+            if let Ok(log) = self.open_log(&name) {
+                log.close();
+            }
+        }
+        Ok(())
     }
 
     /// Tells other processes where this store is served, so that they ask there instead of being refused.
@@ -367,6 +383,12 @@ impl EmbeddedStore {
         let mut slot = lock(&slot);
         match &*slot {
             Slot::Closed => Err(closed()),
+            // One that was closed to be replaced, and then was not.
+            Slot::Open(log) if log.is_closed() => {
+                let log = self.open_log(name)?;
+                *slot = Slot::Open(log.clone());
+                Ok(log)
+            }
             // A reader that looked before the log was made looks again.
             Slot::Open(log) if self.settings.writes() || log.published().size > 0 => Ok(log.clone()),
             Slot::Open(log) if LogMeta::read(&*self.io, &self.log_dir(name))?.is_none() => Ok(log.clone()),
@@ -453,7 +475,7 @@ impl EmbeddedStore {
             let told = log.waiter();
             let stopped = self.settings.on_stop();
             self.settings.check_stopped()?;
-            if log.published().size > size || log.refresh()? {
+            if log.published().size > size || log.refresh()? || log.was_made_since()? {
                 return Ok(());
             }
             if self.settings.writes() && until.is_none() {
@@ -480,10 +502,13 @@ impl EmbeddedStore {
         }
     }
 
-    fn close_now(&self) {
+    /// Answers whether it was open: of several calls one closes it, and lets the lock go when all is done.
+    fn close_now(&self) -> bool {
         let slots = {
             let mut logs = lock(&self.logs);
-            logs.closed = true;
+            if std::mem::replace(&mut logs.closed, true) {
+                return false;
+            }
             std::mem::take(&mut logs.slots)
         };
         for slot in slots.into_values() {
@@ -494,6 +519,36 @@ impl EmbeddedStore {
         }
         // Only now may another process write.
         lock(&self.lock).take();
+        true
+    }
+}
+
+/// What is recorded before the first frame of a log.
+struct Nothing;
+
+impl History for Nothing {
+    fn by_key(&self, _source: &str, _id: &str) -> Result<Option<RecordedEvent>> {
+        Ok(None)
+    }
+
+    fn stream_tip(&self, _stream: &str) -> Result<Option<StreamTip>> {
+        Ok(None)
+    }
+
+    fn any_match(&self, _query: &Query, _after: Option<Position>) -> Result<Option<Position>> {
+        Ok(None)
+    }
+}
+
+/// Lets go of a log that an append was to make and did not, also if the append's future is dropped.
+struct Unmade<'a> {
+    store: &'a EmbeddedStore,
+    name: &'a LogName,
+}
+
+impl Drop for Unmade<'_> {
+    fn drop(&mut self) {
+        self.store.forget_unmade(self.name);
     }
 }
 
@@ -586,18 +641,17 @@ impl Store for EmbeddedStore {
         async move {
             // On this thread, beside the writer: the limits, the salts, the commitments.
             let prepared = Prepared::new(append, &self.settings.limits)?;
-            let appended = self.submit(log, |answer| Job::Append(prepared, answer), || self.log(log)).await;
-            if appended.is_err() {
-                self.forget_unmade(log);
-            }
-            appended
+            let unmade = self.log(log)?.check_exists().is_err();
+            let _forget = unmade.then_some(Unmade { store: self, name: log });
+            self.submit(log, |answer| Job::Append(prepared, answer), || self.log(log)).await
         }
         .boxed()
     }
 
     fn read<'a>(&'a self, log: &'a LogName, read: &'a Read) -> BoxFuture<'a, Result<Page>> {
         async move {
-            let log = self.fresh_log(log)?;
+            let name = log;
+            let mut log = self.fresh_log(name)?;
             if let Some(position) = read.at_least
                 && position.0 >= log.published().size
                 && !self.settings.writes()
@@ -605,6 +659,7 @@ impl Store for EmbeddedStore {
                 let until = Instant::now() + AT_LEAST_WAIT;
                 while position.0 >= log.published().size && Instant::now() < until {
                     self.grow(&log, log.published().size, Some(until)).await?;
+                    log = self.fresh_log(name)?;
                 }
                 let size = log.published().size;
                 if position.0 >= size {
@@ -673,7 +728,7 @@ impl Store for EmbeddedStore {
         async move {
             let log = self.fresh_log(log)?;
             let published = log.published();
-            let alive = || log::writer_is_alive(&*self.io, &self.settings);
+            let alive = || look::writer_is_alive(&*self.io, &self.settings);
             loop {
                 // Beside a writer, in this process or another, what it has published is verified, all of it.
                 let beside = if self.settings.writes() { log.read_only.is_none() } else { alive() };
@@ -685,8 +740,9 @@ impl Store for EmbeddedStore {
                 };
                 let limit = beside.then_some(limit);
                 let report = verify::verify(&self.io, &log.dir, limit, published.size, expect, progress)?;
-                // A writer that came in the middle may have been seen at work.
-                if report.is_ok() || beside || self.settings.writes() || !alive() {
+                // A writer that came in the middle, or came and went, may have been seen at work.
+                let same = !alive() && recovery::highest_mark(&*self.io, &log.dir, log.id) == mark;
+                if report.is_ok() || beside || self.settings.writes() || same {
                     return Ok(report);
                 }
             }
@@ -723,12 +779,7 @@ impl Store for EmbeddedStore {
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
-        async move {
-            self.check_open()?;
-            self.close_now();
-            Ok(())
-        }
-        .boxed()
+        async move { if self.close_now() { Ok(()) } else { Err(closed()) } }.boxed()
     }
 }
 
@@ -742,7 +793,9 @@ impl EmbeddedStore {
         }
         // A frame that is refused makes no log.
         first.check()?;
-        LogState::empty(first.chained().log).after(first)?;
+        let empty = LogState::empty(first.chained().log);
+        empty.after(first)?;
+        check_copied(first, &empty, &Nothing)?;
         let slot = self.slot(name)?;
         let mut slot = lock(&slot);
         match &*slot {
@@ -753,6 +806,8 @@ impl EmbeddedStore {
             Slot::Open(log) => log.close(),
             Slot::Empty => {}
         }
+        // Whatever fails from here on, the closed log is out of the way.
+        *slot = Slot::Empty;
         let dir = self.log_dir(name);
         if LogMeta::read(&*self.io, &dir)?.is_none() {
             self.io.create_dir_all(&dir)?;

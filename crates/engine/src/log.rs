@@ -28,7 +28,8 @@ use crate::Settings;
 use crate::index::Index;
 use crate::index::cursor::Cursor;
 use crate::index::run::BadRun;
-use crate::io::{Io, LockKind, Mode};
+use crate::io::{Io, Mode};
+use crate::look::look;
 use crate::meta::{LogMeta, Mark, PUBLISHED_FILE};
 use crate::recovery::{self, Tail};
 use crate::segment::{FrameReader, Segments};
@@ -133,14 +134,10 @@ impl Log {
         let mut state = Some(empty);
         let mut unfinished = false;
         if meta.is_some() {
-            let (beside, mark) = look(&io, &dir, id, &settings, writable, &mut segments, &mut tail)?;
-            if let Some(error) = lost_frames(&*io, &dir, &name, id, mark, beside, &tail) {
-                let mark = mark.or_else(|| recovery::highest_mark(&*io, &dir, id));
-                tail.damage.get_or_insert(error);
-                // What is lost keeps its place, so that a read of it names it.
-                if let Some(mark) = mark.filter(|mark| mark.size > tail.size) {
-                    (tail.frames, tail.size) = (mark.frames, mark.size);
-                }
+            let seen = look(&io, &dir, &name, id, &settings, writable)?;
+            let beside = seen.beside;
+            (segments, tail) = (seen.segments, seen.tail);
+            if seen.lost {
                 state = None;
             }
             unfinished = recovery::needs_settling(&*io, &dir, id, &tail);
@@ -164,6 +161,11 @@ impl Log {
                         None
                     }
                 };
+            }
+            if writable && tail.damage.is_some() && recovery::highest_mark(&*io, &dir, id).is_none() {
+                // Nobody will write to it, so this is how far it goes for readers in other processes too.
+                let Tail { frames, size, last_frame, .. } = tail;
+                write_mark(&*io, &dir, &Mark { log: id, frames, size, last_frame });
             }
             if let Some(damage) = &tail.damage {
                 findings.push(Finding {
@@ -295,6 +297,16 @@ impl Log {
         }
     }
 
+    /// Whether it is there on disk by now, though it was not when it was opened.
+    pub(crate) fn was_made_since(&self) -> Result<bool> {
+        Ok(!self.exists.load(Ordering::Acquire) && LogMeta::read(&*self.io, &self.dir)?.is_some())
+    }
+
+    /// Whether it has been closed, and another is to be opened in its place.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.queue).closing
+    }
+
     /// Whether there is such a log: `main` is there from the beginning.
     pub(crate) fn check_exists(&self) -> Result<()> {
         if self.exists.load(Ordering::Acquire) || self.name.as_str() == LogName::MAIN {
@@ -348,7 +360,7 @@ impl Log {
             return Ok(false);
         }
         // Listed after the mark was read: whatever it speaks of is in one of them.
-        let numbers = Segments::list(&*self.io, &self.dir)?;
+        let (numbers, _) = Segments::list(&*self.io, &self.dir)?;
         let (segment, offset) = self.segments.active_end();
         let mut tail = recovery::extend(&self.segments, &numbers, self.id, segment, offset, mark.frames)?;
         if tail.frames < mark.frames {
@@ -570,71 +582,6 @@ fn next_recorded(events: &mut FrameReader<'_>, from: u64, to: u64) -> Option<(u6
     })
 }
 
-/// Finds the end of an existing log; answers whether a writer in another process is at work on it.
-///
-/// Beside a writer the segments are listed before the mark is read, and looked at again if the mark speaks of
-/// frames in a segment that was made in between.
-fn look(
-    io: &Arc<dyn Io>,
-    dir: &Path,
-    id: LogId,
-    settings: &Settings,
-    writable: bool,
-    segments: &mut Segments,
-    tail: &mut Tail,
-) -> Result<(bool, Option<Mark>)> {
-    let mut attempts = 0;
-    loop {
-        attempts += 1;
-        let beside = !writable && writer_is_alive(&**io, settings);
-        let numbers = Segments::list(&**io, dir)?;
-        let mark = if beside { recovery::highest_mark(&**io, dir, id) } else { None };
-        let limit = beside.then(|| mark.map_or(0, |mark| mark.frames));
-        *segments = Segments::new(io.clone(), dir.to_owned(), id, writable);
-        *tail = recovery::find_tail(segments, &numbers, id, limit)?;
-        if attempts >= LOOKS_MAX {
-            if beside && mark.is_none() && segments.has_frame(1)? {
-                let message =
-                    format!("the writer of {} has not said yet how far it can be read", dir.display());
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
-            return Ok((beside, mark));
-        }
-        let complete = limit.is_none_or(|limit| tail.frames >= limit) && (mark.is_some() || !beside);
-        let same = writable || writer_is_alive(&**io, settings) == beside;
-        if same && (complete || (beside && numbers.is_empty())) && tail.damage.is_none() {
-            return Ok((beside, mark));
-        }
-        if !beside && same {
-            return Ok((beside, mark));
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-}
-
-/// How often a reader looks at a log that a writer is changing before it believes what it sees.
-const LOOKS_MAX: usize = 10;
-
-/// Whether something that is believed knows of more frames than there are. Beside a writer that is the mark
-/// that was read; index runs may speak of frames that came after the look at the segments.
-fn lost_frames(
-    io: &dyn Io,
-    dir: &Path,
-    name: &LogName,
-    id: LogId,
-    mark: Option<Mark>,
-    beside: bool,
-    tail: &Tail,
-) -> Option<Error> {
-    let (frames, by) = match beside {
-        true => (mark?.frames, "its writer".to_owned()),
-        false => recovery::claims(io, dir, id)?,
-    };
-    (frames > tail.frames).then(|| {
-        Error::damaged(format!("log '{name}' ends after {} frames, but {by} knows of {frames}", tail.frames))
-    })
-}
-
 struct PageBuilder {
     page: Page,
     events_max: usize,
@@ -693,11 +640,6 @@ fn write_mark(io: &dyn Io, dir: &Path, mark: &Mark) {
     if let Ok(file) = io.open(&path, Mode::Write).or_else(|_| io.open(&path, Mode::Create)) {
         let _ = file.write_at(&mark.encode(), 0);
     }
-}
-
-/// Whether some process has the store's lock.
-pub(crate) fn writer_is_alive(io: &dyn Io, settings: &Settings) -> bool {
-    matches!(io.lock(&settings.lock_path, LockKind::Shared), Ok(None))
 }
 
 /// A random id for a handle.

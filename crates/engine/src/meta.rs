@@ -5,7 +5,7 @@
 //! | `precedent.store` | this directory is a store, of this format | yes |
 //! | `lock` | locked by the writer; who that is | no |
 //! | `logs/NAME/log` | the log's id, whether it is a copy | yes |
-//! | `logs/NAME/clean` | the log ended here when it was closed in good order | yes |
+//! | `logs/NAME/clean` | the log ends here: it was closed in good order, and nothing was written since | yes |
 //! | `logs/NAME/published` | what readers in other processes may see | no |
 //!
 //! A [`Mark`] is only ever written of frames that are durable. So whatever a mark that matches its checksum

@@ -22,7 +22,7 @@ use precedent_core::{Error, ErrorKind, LogId, Position, Result};
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
 
 /// Sealed segments whose files are kept open, and whose maps are kept in memory.
-const CACHED_SEGMENTS: usize = 64;
+const CACHED_SEGMENTS: usize = 32;
 
 const MAP_MAGIC: &[u8; 4] = b"PRM1";
 const MAP_HEADER_BYTES: usize = 64;
@@ -249,20 +249,16 @@ impl Segments {
         self.dir.join(file_name(number))
     }
 
-    /// The numbers of the segments on disk, ascending; they have to be 0, 1, 2, …
-    pub(crate) fn list(io: &dyn Io, dir: &Path) -> Result<Vec<u32>> {
+    /// The numbers of the segments on disk, ascending, and which is missing: they have to be 0, 1, 2, …
+    pub(crate) fn list(io: &dyn Io, dir: &Path) -> Result<(Vec<u32>, Option<Error>)> {
         let mut numbers: Vec<u32> = io.list(dir)?.iter().filter_map(|name| number_of(name)).collect();
         numbers.sort_unstable();
-        for (expected, &number) in numbers.iter().enumerate() {
-            if expected as u32 != number {
-                let missing = dir.join(file_name(expected as u32));
-                return Err(Error::damaged(format!(
-                    "{} is missing: segments after it are there",
-                    missing.display()
-                )));
-            }
-        }
-        Ok(numbers)
+        let missing = numbers.iter().enumerate().find(|(expected, number)| *expected as u32 != **number);
+        let missing = missing.map(|(expected, _)| {
+            let path = dir.join(file_name(expected as u32));
+            Error::damaged(format!("{} is missing: segments after it are there", path.display()))
+        });
+        Ok((numbers, missing))
     }
 
     /// The file of a segment, from the cache if it is there.

@@ -40,17 +40,16 @@ pub(crate) fn verify(
             None
         }
     };
-    let numbers = match Segments::list(&**io, dir) {
-        Ok(numbers) => numbers,
-        Err(error) => {
-            note(&mut verifier, None, error.to_string());
-            let names = io.list(dir)?;
-            let mut numbers: Vec<u32> =
-                names.iter().filter_map(|name| crate::segment::number_of(name)).collect();
-            numbers.sort_unstable();
-            numbers
-        }
+    // Read before the segments: whoever knew of so many frames then has to be right.
+    let claim = match (limit, id) {
+        (Some(limit), _) => Some((limit, "its writer".to_owned())),
+        (None, Some(id)) => claims(&**io, dir, id),
+        (None, None) => None,
     };
+    let (numbers, missing) = Segments::list(&**io, dir)?;
+    if let Some(missing) = missing {
+        note(&mut verifier, None, missing.to_string());
+    }
     for (index, &number) in numbers.iter().enumerate() {
         let path = dir.join(file_name(number));
         let is_last = index + 1 == numbers.len();
@@ -65,11 +64,6 @@ pub(crate) fn verify(
     {
         note(&mut verifier, Some(clean.display().to_string()), "the mark does not match its checksum".into());
     }
-    let claim = match (limit, id) {
-        (Some(limit), _) => Some((limit, "its writer".to_owned())),
-        (None, Some(id)) => claims(&**io, dir, id),
-        (None, None) => None,
-    };
     if let Some((frames, by)) = claim
         && frames > verifier.next_sequence()
     {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use precedent_core::frame::{Chained, FRAME_BYTES_MAX, Frame, SECTOR_BYTES, padded};
-use precedent_core::memory::{forked, is_copy};
+use precedent_core::memory::{forked, is_copy, no_log};
 use precedent_core::sequencer::{
     Draft, DraftedFrame, History, LogState, Prepared, StreamTip, appended, check_clock, check_copied,
 };
@@ -61,6 +61,8 @@ pub(crate) struct Writer {
     tips: HashMap<String, StreamTip>,
     /// Whether this handle has recorded that it goes on with a clock that is behind the log.
     clock_accepted: bool,
+    /// Whether the mark `clean` is gone.
+    clean_forgotten: bool,
     zeros: Vec<u8>,
     background: Option<Background>,
 }
@@ -75,7 +77,7 @@ impl Writer {
     pub(crate) fn new(log: Arc<Log>, state: LogState, segment: u32, offset: u64) -> Result<Self> {
         let exists = log.exists.load(Ordering::Acquire);
         let (mut file, mut zeroed_end) = (None, offset);
-        if exists && crate::segment::Segments::list(&*log.io, &log.dir)?.contains(&segment) {
+        if exists && crate::segment::Segments::list(&*log.io, &log.dir)?.0.contains(&segment) {
             let open = log.io.open(&log.segments.path(segment), Mode::Write)?;
             zeroed_end = open.len()?.max(offset);
             file = Some(open);
@@ -97,6 +99,7 @@ impl Writer {
             bytes_since_edge: 0,
             tips: HashMap::new(),
             clock_accepted: false,
+            clean_forgotten: false,
             zeros: Vec::new(),
             background,
         };
@@ -248,6 +251,7 @@ impl Writer {
         let padded_len = padded(bytes.len() as u64);
         bytes.resize(padded_len as usize, 0);
         self.make_log()?;
+        self.forget_clean()?;
         let new_segment = self.make_room(padded_len, chained)?;
         let file = self.file.clone().expect("there is a segment to write to");
         let end = self.offset + padded_len;
@@ -323,6 +327,20 @@ impl Writer {
         LogMeta { id: self.state.log, copy: self.log.copy.load(Ordering::Acquire) }.write(io, dir)?;
         io.sync_dir(logs)?;
         self.log.exists.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes the mark of the last good order away, durably: while it is there the log ends where it says.
+    fn forget_clean(&mut self) -> Result<()> {
+        if self.clean_forgotten {
+            return Ok(());
+        }
+        match self.log.io.remove(&self.log.dir.join(CLEAN_FILE)) {
+            Ok(()) => self.log.io.sync_dir(&self.log.dir)?,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e.into()),
+        }
+        self.clean_forgotten = true;
         Ok(())
     }
 
@@ -449,7 +467,9 @@ impl Writer {
     }
 
     fn promote(&mut self) -> Result<()> {
-        self.log.check_exists()?;
+        if !self.log.exists.load(Ordering::Acquire) {
+            return Err(no_log(&self.log.name));
+        }
         LogMeta { id: self.state.log, copy: false }.write(&*self.log.io, &self.log.dir)?;
         self.log.copy.store(false, Ordering::Release);
         Ok(())
