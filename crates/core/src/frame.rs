@@ -554,9 +554,25 @@ pub struct FrameBuilder {
     rows: Vec<u8>,
     entries: Vec<u8>,
     parts: Vec<u8>,
+    /// What the next frame is encoded into.
+    spare: Vec<u8>,
 }
 
+/// A builder that is used again keeps at most this much memory.
+const RECYCLED_BYTES_MAX: usize = 8 << 20;
+
 impl FrameBuilder {
+    /// An empty builder that goes on with the memory of this one and of a frame it encoded.
+    pub fn recycle(mut self, encoded: Vec<u8>) -> Self {
+        self.spare = encoded;
+        let all = [&mut self.rows, &mut self.entries, &mut self.parts, &mut self.spare];
+        if all.iter().map(|buffer| buffer.capacity()).sum::<usize>() > RECYCLED_BYTES_MAX {
+            return Self::default();
+        }
+        all.into_iter().for_each(Vec::clear);
+        self
+    }
+
     /// Bytes the frame would have, at most.
     pub fn len_max(&self) -> usize {
         OVERHEAD_BYTES_MAX + self.rows.len() + self.entries.len() + self.parts.len()
@@ -604,10 +620,11 @@ impl FrameBuilder {
     ///
     /// # Panics
     /// If the frame is empty, larger than [`FRAME_BYTES_MAX`], or `chained` counts other events than were added.
-    pub fn encode(&self, chained: &Chained, edge: Option<&Tree>) -> Vec<u8> {
+    pub fn encode(&mut self, chained: &Chained, edge: Option<&Tree>) -> Vec<u8> {
         assert_eq!(chained.count, self.count(), "the header counts the events of the frame");
         assert!(chained.count > 0, "a frame has at least one event");
-        let mut frame = Vec::with_capacity(self.len_max() + SECTOR_BYTES);
+        let mut frame = std::mem::take(&mut self.spare);
+        frame.reserve(self.len_max() + SECTOR_BYTES);
         let mut mask = [0; 8];
         loop {
             self.encode_masked(chained, edge, &mask, &mut frame);

@@ -266,6 +266,8 @@ pub struct DraftedFrame {
     pub state: LogState,
     /// Its events.
     pub events: Vec<DraftedEvent>,
+    /// What it was built with, to be used again.
+    pub builder: FrameBuilder,
 }
 
 /// The next frame while appends are added to it.
@@ -284,11 +286,16 @@ impl<'a> Draft<'a> {
     /// An empty draft on top of `base`. Its events get the recorded time `now`, or that of the log's last
     /// event if the clock is behind it.
     pub fn new(base: &'a LogState, now: Time) -> Self {
+        Self::with_builder(base, now, FrameBuilder::default())
+    }
+
+    /// Like [`Self::new`], with the memory of an earlier frame's builder; see [`FrameBuilder::recycle`].
+    pub fn with_builder(base: &'a LogState, now: Time, builder: FrameBuilder) -> Self {
         Self {
             base,
             tree: base.tree.clone(),
             time: now.max(base.last_time),
-            builder: FrameBuilder::default(),
+            builder,
             events: Vec::new(),
             by_key: HashMap::new(),
             tips: HashMap::new(),
@@ -508,7 +515,7 @@ impl<'a> Draft<'a> {
     }
 
     /// The frame, written by `writer`; `with_edge` puts the tree's right edge into it. `None` if nothing was added.
-    pub fn finish(self, writer: FrameId, with_edge: bool) -> Option<DraftedFrame> {
+    pub fn finish(mut self, writer: FrameId, with_edge: bool) -> Option<DraftedFrame> {
         if self.is_empty() {
             return None;
         }
@@ -530,7 +537,7 @@ impl<'a> Draft<'a> {
             last_frame: chained.hash(),
             last_time: self.time,
         };
-        Some(DraftedFrame { chained, bytes, state, events: self.events })
+        Some(DraftedFrame { chained, bytes, state, events: self.events, builder: self.builder })
     }
 }
 

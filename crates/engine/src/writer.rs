@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use precedent_core::frame::{Chained, FRAME_BYTES_MAX, Frame, SECTOR_BYTES, padded};
+use precedent_core::frame::{Chained, FRAME_BYTES_MAX, Frame, FrameBuilder, SECTOR_BYTES, padded};
 use precedent_core::memory::{forked, is_copy, no_log};
 use precedent_core::sequencer::{
     Draft, DraftedFrame, History, LogState, Prepared, StreamTip, appended, check_clock, check_copied,
@@ -63,6 +63,8 @@ pub(crate) struct Writer {
     clock_accepted: bool,
     /// Whether the mark `clean` is gone.
     clean_forgotten: bool,
+    /// The memory of the last frame.
+    builder: FrameBuilder,
     zeros: Vec<u8>,
     background: Option<Background>,
 }
@@ -100,6 +102,7 @@ impl Writer {
             tips: HashMap::new(),
             clock_accepted: false,
             clean_forgotten: false,
+            builder: FrameBuilder::default(),
             zeros: Vec::new(),
             background,
         };
@@ -155,7 +158,7 @@ impl Writer {
         let now = (self.log.settings.clock)();
         let clock = check_clock(now, self.state.last_time);
         let base = self.state.clone();
-        let mut draft = Draft::new(&base, now);
+        let mut draft = Draft::with_builder(&base, now, std::mem::take(&mut self.builder));
         let mut answers = Vec::new();
         while let Some((prepared, answer)) =
             appends.next_if(|(prepared, _)| draft.fits(prepared, FRAME_BYTES))
@@ -217,8 +220,9 @@ impl Writer {
     }
 
     fn write_drafted(&mut self, frame: DraftedFrame) -> Result<()> {
-        let DraftedFrame { chained, bytes, state, events } = frame;
-        let padded_len = self.write_frame(&chained, bytes)?;
+        let DraftedFrame { chained, mut bytes, state, events, builder } = frame;
+        let padded_len = self.write_frame(&chained, &mut bytes)?;
+        self.builder = builder.recycle(bytes);
         for event in &events {
             if let (Some(stream), Some(version)) = (event.event.stream(), event.version) {
                 self.remember_tip(stream, StreamTip { position: event.position, version, leaf: event.leaf });
@@ -246,7 +250,7 @@ impl Writer {
     ///
     /// An error that is not [`Error::may_have_been_written`] has left nothing behind. After any other the
     /// handle has stopped.
-    fn write_frame(&mut self, chained: &Chained, mut bytes: Vec<u8>) -> Result<u64> {
+    fn write_frame(&mut self, chained: &Chained, bytes: &mut Vec<u8>) -> Result<u64> {
         let has_edge = bytes[7] & 1 != 0;
         let padded_len = padded(bytes.len() as u64);
         bytes.resize(padded_len as usize, 0);
@@ -256,7 +260,7 @@ impl Writer {
         let file = self.file.clone().expect("there is a segment to write to");
         let end = self.offset + padded_len;
         let zeros_until = self.zeros_until(padded_len);
-        let mut written = file.write_at(&bytes, self.offset);
+        let mut written = file.write_at(bytes, self.offset);
         if written.is_ok() && zeros_until > end {
             self.zeros.resize((ZERO_AHEAD_MAX as usize).max((zeros_until - end) as usize), 0);
             // Zeros are a convenience: without space for them the frame is still good.
@@ -458,8 +462,8 @@ impl Writer {
         let len_max = frame.bytes().len() + state.tree.edge().len() * Hash::LEN;
         let with_edge = self.wants_edge(len_max) && len_max <= FRAME_BYTES_MAX;
         let edge = with_edge.then_some(&state.tree);
-        let bytes = frame.reencode(edge)?;
-        let padded_len = self.write_frame(frame.chained(), bytes)?;
+        let mut bytes = frame.reencode(edge)?;
+        let padded_len = self.write_frame(frame.chained(), &mut bytes)?;
         let indexed = events.iter().map(|recorded| (recorded.position, &recorded.event));
         self.log.index().add_frame(sequence, padded_len, state.size(), indexed);
         self.publish(state);
@@ -606,9 +610,11 @@ impl Recorded<'_> {
 impl Recorded<'_> {
     /// Refuses to answer a question about events of which some, from `from` on, cannot be read.
     fn check_readable(&self, from: u64, question: &str) -> Result<()> {
-        let unreadable = |index: &Index| index.unreadable();
+        if !self.writer.log.index().may_have_unreadable() {
+            return Ok(());
+        }
         let size = self.writer.state.size();
-        let first = self.candidate(from, size, unreadable)?;
+        let first = self.candidate(from, size, Index::unreadable)?;
         match first {
             None => Ok(()),
             Some(position) => Err(Error::damaged(format!(

@@ -13,6 +13,7 @@ pub(crate) mod term;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use precedent_core::{Event, Hash, LogId, Position, Query, Result};
@@ -48,6 +49,8 @@ pub(crate) struct Index {
     writable: bool,
     state: RwLock<State>,
     filling: Mutex<()>,
+    /// Whether some position is, or was, indexed as unreadable: nearly always not, and then nobody looks.
+    unreadable: AtomicBool,
 }
 
 #[derive(Default)]
@@ -87,6 +90,8 @@ impl Index {
                 None => {}
             }
         }
+        // A run that cannot answer may have some.
+        let unreadable = runs.iter().any(|run| !matches!(run.find(UNREADABLE), Ok(run::Found::None)));
         let (position, sequence) =
             runs.last().map_or((0, 0), |r| (r.coverage.end_position, r.coverage.end_sequence));
         let state = State { runs, frozen: Vec::new(), active: Table::new(position, sequence) };
@@ -98,6 +103,7 @@ impl Index {
             writable,
             state: RwLock::new(state),
             filling: Mutex::new(()),
+            unreadable: unreadable.into(),
         })
     }
 
@@ -173,6 +179,7 @@ impl Index {
 
     /// Adds positions that cannot be read to the active table.
     pub(crate) fn add_unreadable(&self, positions: std::ops::Range<u64>) {
+        self.unreadable.fetch_or(!positions.is_empty(), Ordering::AcqRel);
         let mut state = self.write();
         for position in positions {
             state.active.insert(UNREADABLE, Position(position));
@@ -224,6 +231,7 @@ impl Index {
     }
 
     pub(crate) fn table_add_unreadable(&self, table: &mut Table, positions: std::ops::Range<u64>) {
+        self.unreadable.fetch_or(!positions.is_empty(), Ordering::AcqRel);
         for position in positions {
             table.insert(UNREADABLE, Position(position));
         }
@@ -298,7 +306,7 @@ impl Index {
 
     /// The set of positions with a term.
     fn of_term(&self, state: &State, term: Term, lists: &mut Lists) -> Result<Cursor, BadRun> {
-        let mut ranges = Vec::with_capacity(state.runs.len() + 2);
+        let mut ranges = Vec::new();
         let mut position = 0;
         let mut gap = |ranges: &mut Vec<(u64, Cursor)>, first: u64, end: u64| {
             if first > position {
@@ -362,6 +370,11 @@ impl Index {
     /// Candidates for a stream, as far as events could be read.
     pub(crate) fn stream(&self, stream: &str) -> Result<Cursor, BadRun> {
         self.of_term(&self.read(), self.terms.stream(stream), &mut Lists::new())
+    }
+
+    /// Whether there can be any in [`Self::unreadable`].
+    pub(crate) fn may_have_unreadable(&self) -> bool {
+        self.unreadable.load(Ordering::Acquire)
     }
 
     /// Positions that could not be read when they were indexed.
