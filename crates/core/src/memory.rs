@@ -6,7 +6,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_channel::oneshot;
@@ -17,7 +16,7 @@ use crate::frame::Frame;
 use crate::ids::{FrameId, LogId, LogName, Position, Time};
 use crate::limits::{Durability, Limits};
 use crate::query::{Direction, Query};
-use crate::sequencer::{Draft, History, LogState, Prepared, StreamTip, appended, check_clock, check_copied};
+use crate::sequencer::{Draft, History, LogState, Prepared, StreamTip, check_clock, check_copied};
 use crate::store::{
     Append, Appended, Damage, ExpectedRegister, Finding, Head, Page, Progress, Read, RecordedEvent, Register,
     RegisterName, Severity, Store, Usage, beyond,
@@ -194,7 +193,7 @@ impl LogData {
         if let Some(drafted) = draft.finish(writer, true) {
             self.take(Frame::decode(drafted.bytes.into())?, drafted.state)?;
         }
-        Ok(appended(receipts, size))
+        Ok(Appended { events: receipts, size })
     }
 
     fn put_frame(&mut self, frame: Frame) -> Result<()> {
@@ -464,6 +463,3 @@ pub async fn verify_frames(
     }
     Ok(verifier.finish())
 }
-
-/// How long a read waits for [`Read::at_least`], in stores where another process can write.
-pub const AT_LEAST_WAIT: Duration = Duration::from_secs(5);

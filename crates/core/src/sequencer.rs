@@ -20,7 +20,7 @@ use crate::frame::{Chained, EVENT_OVERHEAD_BYTES, Frame, FrameBuilder, OVERHEAD_
 use crate::ids::{FrameId, Hash, LogId, Position, Time, Version};
 use crate::limits::Limits;
 use crate::query::{Condition, ExpectedVersion, Query};
-use crate::store::{Append, Appended, Receipt, RecordedEvent, Status};
+use crate::store::{Append, Receipt, RecordedEvent, Status};
 use crate::tree::{Tree, leaf_hash};
 
 /// How far a clock may be behind the log, or off the service's: five minutes.
@@ -595,11 +595,6 @@ pub fn check_copied(frame: &Frame, state: &LogState, history: &dyn History) -> R
         }
     }
     Ok(())
-}
-
-/// The answer to an append whose receipts are durable.
-pub fn appended(events: Vec<Receipt>, size: u64) -> Appended {
-    Appended { events, size }
 }
 
 /// Checks the writer's clock against the log: [`ErrorKind::Clock`] if it is behind the last event by more

@@ -383,7 +383,7 @@ fn a_store_is_closed_once_and_by_one() {
     append(&store, vec![event("e", vec![1])]).unwrap();
     let closed = std::thread::scope(|scope| {
         let closers: Vec<_> = (0..4).map(|_| scope.spawn(|| block_on(store.close()).is_ok())).collect();
-        closers.into_iter().filter(|_| true).map(|c| c.join().unwrap()).filter(|ok| *ok).count()
+        closers.into_iter().map(|c| c.join().unwrap()).filter(|ok| *ok).count()
     });
     assert_eq!(closed, 1);
 }

@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use precedent_core::frame::{Chained, FRAME_BYTES_MAX, Frame, FrameBuilder, SECTOR_BYTES, padded};
 use precedent_core::memory::{forked, is_copy, no_log};
 use precedent_core::sequencer::{
-    Draft, DraftedFrame, History, LogState, Prepared, StreamTip, appended, check_clock, check_copied,
+    Draft, DraftedFrame, History, LogState, Prepared, StreamTip, check_clock, check_copied,
 };
 use precedent_core::{
     Appended, Direction, Error, ErrorKind, Event, FrameId, Hash, Limits, Position, Query, Receipt,
@@ -200,7 +200,7 @@ impl Writer {
     ) {
         for (answer, receipts) in answers {
             let result = match (written, receipts) {
-                (Ok(()), Ok(receipts)) => Ok(appended(receipts, size)),
+                (Ok(()), Ok(receipts)) => Ok(Appended { events: receipts, size }),
                 (Err(error), Ok(_)) => Err(error.clone()),
                 // What was refused for the sake of an event that then was not written fails as that did.
                 (Err(error), Err(refused)) if names_one_of(&refused, base) => Err(error.clone()),
