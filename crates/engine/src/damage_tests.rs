@@ -387,3 +387,28 @@ fn a_store_is_closed_once_and_by_one() {
     });
     assert_eq!(closed, 1);
 }
+
+#[test]
+fn a_log_whose_description_is_damaged_is_listed_and_named() {
+    let io = FaultyIo::default();
+    let store = open(&io).unwrap();
+    let other: LogName = "other".parse().unwrap();
+    block_on(store.append(&other, event("e", vec![1]).into())).unwrap();
+    drop(store);
+    flip_byte(&io, &Path::new(DIR).join("logs/other/log"), 40);
+    let store = open(&io).unwrap();
+    assert_eq!(block_on(store.logs()).unwrap(), [other.clone()]);
+    assert_eq!(block_on(store.head(&other)).unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn a_reader_that_cannot_make_the_last_frame_durable_shows_nothing() {
+    let io = FaultyIo::default();
+    let store = open(&io).unwrap();
+    append(&store, vec![event("e", vec![1])]).unwrap();
+    // As its writer leaves it that is killed: no lock, no mark of good order.
+    let dead = io.copy();
+    dead.fail_next_sync(std::io::ErrorKind::Other);
+    assert_eq!(beside(&dead).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(read_all(&beside(&dead).unwrap()).len(), 1);
+}

@@ -359,12 +359,12 @@ impl EmbeddedStore {
         Ok(logs.slots.entry(name.clone()).or_default().clone())
     }
 
-    /// The names of the logs on disk.
+    /// The names of the logs on disk, those included of which nothing more can be read than that they are there.
     fn names(&self) -> Result<Vec<LogName>> {
         let mut names = Vec::new();
         for name in self.io.list(&self.path.join("logs"))? {
             if let Ok(name) = name.parse::<LogName>()
-                && LogMeta::read(&*self.io, &self.log_dir(&name)).is_ok_and(|meta| meta.is_some())
+                && !LogMeta::read(&*self.io, &self.log_dir(&name)).is_ok_and(|meta| meta.is_none())
             {
                 names.push(name);
             }

@@ -106,8 +106,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Log {
-    /// Opens the log in `dir`, or prepares one that its first append will make. A log that can be written to
-    /// gets its writer thread.
+    /// Opens the log in `dir`, or prepares one that its first append will make. The writer's thread starts with
+    /// the first job.
     pub(crate) fn open(
         io: Arc<dyn Io>,
         dir: PathBuf,
@@ -149,9 +149,8 @@ impl Log {
                 }
                 io.sync_dir(&dir)?;
             } else if !beside && !writable && unfinished && tail.frames > 0 {
-                // Nobody is told of a frame that a power failure could still take back. Where a file that is open
-                // for reading cannot be synced, neither can it be written: then it is not in a page cache only.
-                let _ = segments.file(tail.segment).map(|file| file.sync());
+                // Nobody is told of a frame that a power failure could still take back.
+                sync_for_reading(&segments, tail.segment)?;
             }
             if state.is_some() {
                 state = match recovery::load_state(&segments, id, &tail) {
@@ -639,6 +638,18 @@ fn write_mark(io: &dyn Io, dir: &Path, mark: &Mark) {
     let path = dir.join(PUBLISHED_FILE);
     if let Ok(file) = io.open(&path, Mode::Write).or_else(|_| io.open(&path, Mode::Create)) {
         let _ = file.write_at(&mark.encode(), 0);
+    }
+}
+
+/// Syncs a segment through a file that is open for reading, where the system allows that. Where it does not,
+/// a read-only file system above all, there is nothing that could still be written.
+fn sync_for_reading(segments: &Segments, segment: u32) -> Result<()> {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    match segments.file(segment)?.sync() {
+        Err(e) if ![InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported].contains(&e.kind()) => {
+            Err(Error::from(e).context(format!("syncing {} failed", segments.path(segment).display())))
+        }
+        _ => Ok(()),
     }
 }
 
