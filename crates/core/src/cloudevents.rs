@@ -200,11 +200,9 @@ pub fn assemble(attributes: Vec<(String, AttributeValue)>, data: Option<Bytes>) 
         event = event.data(data);
     }
     let missing = |name: &str| Error::invalid(format!("the attribute '{name}' is missing"));
-    let mut event = event.into_unchecked()?;
-    event.id = id.ok_or_else(|| missing("id"))?;
-    event.source = source.ok_or_else(|| missing("source"))?;
-    event.event_type = event_type.ok_or_else(|| missing("type"))?;
-    event.into_builder().build()
+    let event = event.checked_so_far()?;
+    let (id, source) = (id.ok_or_else(|| missing("id"))?, source.ok_or_else(|| missing("source"))?);
+    event.named(source, id, event_type.ok_or_else(|| missing("type"))?).build()
 }
 
 /// The members of a JSON object in their order, their values unparsed.

@@ -18,14 +18,16 @@
 //! What is *not* here: the frame, the codec, where anything is stored. So an event keeps its leaf when the
 //! log is packed or copied.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
-use minicbor::data::Type;
-use minicbor::{Decoder, Encoder};
+use bytes::Bytes;
+use minicbor::Encoder;
 
+use crate::cbor::{Bad, Kind, Reader, Span};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{AttributeValue, Event, Tag};
+use crate::event::{AttributeValue, Event, Spans, Tag};
 use crate::ids::{Hash, LogId, Position, Time, Version};
+use crate::store::RecordedEvent;
 
 /// The version of the entry format that this program writes.
 pub const ENTRY_VERSION: u64 = 1;
@@ -46,7 +48,7 @@ pub const DATA_PART: &str = "data";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
     /// What it is: [`DATA_PART`].
-    pub name: String,
+    pub name: Cow<'static, str>,
     /// `HMAC-SHA256(salt, content)`.
     pub commitment: Hash,
     /// Bytes of the content.
@@ -110,7 +112,7 @@ impl EncodedEnvelope {
         Self {
             middle: middle.into_writer(),
             parts: encoded_parts.into_writer(),
-            has_tags: !event.tags.is_empty(),
+            has_tags: !event.tags().is_empty(),
             has_parts: !parts.is_empty(),
         }
     }
@@ -148,14 +150,14 @@ impl EncodedEnvelope {
 type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
 
 fn encode_middle(e: &mut Encoder<Vec<u8>>, event: &Event) -> EncodeResult {
-    e.u8(4)?.str(&event.event_type)?;
+    e.u8(4)?.str(event.event_type())?;
     let defined = [
-        ("id", Some(&event.id)),
-        ("source", Some(&event.source)),
-        ("subject", event.stream.as_ref()),
-        ("time", event.time.as_ref()),
-        ("datacontenttype", event.datacontenttype.as_ref()),
-        ("dataschema", event.dataschema.as_ref()),
+        ("id", Some(event.id())),
+        ("source", Some(event.source())),
+        ("subject", event.stream()),
+        ("time", event.time()),
+        ("datacontenttype", event.datacontenttype()),
+        ("dataschema", event.dataschema()),
     ];
     enum Value<'a> {
         Text(&'a str),
@@ -164,7 +166,7 @@ fn encode_middle(e: &mut Encoder<Vec<u8>>, event: &Event) -> EncodeResult {
     let mut all: Vec<(&str, Value<'_>)> = defined
         .into_iter()
         .filter_map(|(name, value)| Some((name, Value::Text(value?))))
-        .chain(event.attributes.iter().map(|(name, value)| (name.as_str(), Value::Other(value))))
+        .chain(event.attributes().iter().map(|(name, value)| (name.as_str(), Value::Other(value))))
         .collect();
     // Deterministic CBOR orders keys by their encoded bytes, which for text means by length first.
     all.sort_unstable_by(|(a, _), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
@@ -178,9 +180,9 @@ fn encode_middle(e: &mut Encoder<Vec<u8>>, event: &Event) -> EncodeResult {
             Value::Other(AttributeValue::Integer(value)) => e.i32(*value)?,
         };
     }
-    if !event.tags.is_empty() {
-        e.u8(6)?.array(event.tags.len() as u64)?;
-        for tag in &event.tags {
+    if !event.tags().is_empty() {
+        e.u8(6)?.array(event.tags().len() as u64)?;
+        for tag in event.tags() {
             e.str(tag.as_str())?;
         }
     }
@@ -206,22 +208,22 @@ impl Entry {
     /// Decodes an entry. Bytes that are not one are [`ErrorKind::Damaged`]; an entry of a later version is
     /// [`ErrorKind::UnsupportedFormat`]. Allocates no more than a small multiple of `bytes.len()`.
     pub fn decode(bytes: &[u8]) -> Result<Self> {
-        if bytes.len() > ENTRY_BYTES_MAX {
-            return Err(Error::damaged(format!(
-                "an entry of {} bytes, at most {ENTRY_BYTES_MAX}",
-                bytes.len()
-            )));
-        }
-        let mut decoder = Decoder::new(bytes);
-        let entry = decode(&mut decoder).map_err(|problem| match problem {
-            Problem::Cbor(e) => Error::damaged(format!("an entry that is not valid: {e}")),
-            Problem::Other(e) => e,
-        })?;
-        if decoder.position() != bytes.len() {
-            let rest = bytes.len() - decoder.position();
-            return Err(Error::damaged(format!("an entry followed by {rest} bytes that are not part of it")));
-        }
-        Ok(entry)
+        Self::decode_shared(&Bytes::copy_from_slice(bytes))
+    }
+
+    /// As [`Self::decode`]; the event keeps hold of `bytes` and finds its attributes there.
+    pub fn decode_shared(bytes: &Bytes) -> Result<Self> {
+        let outline = Outline::of(bytes)?;
+        let parts = outline.parts(bytes)?;
+        Ok(Self {
+            log: outline.log,
+            position: outline.position,
+            recorded: outline.recorded,
+            version: outline.version,
+            previous: outline.previous,
+            event: Event::recorded(bytes.clone(), outline.spans),
+            parts,
+        })
     }
 
     /// Whether `bytes`, from which this entry was decoded, are the one canonical encoding of it.
@@ -238,157 +240,257 @@ impl Entry {
     }
 }
 
+/// An entry of which every byte was looked at, its texts and parts left where they are: what a read needs, found
+/// without allocating.
+pub(crate) struct Outline {
+    log: LogId,
+    position: Position,
+    recorded: Time,
+    version: Option<Version>,
+    previous: Option<Hash>,
+    spans: Spans,
+    /// The number of parts, and where the first begins.
+    parts: (u64, usize),
+    /// The length of the one part there is, if it is the data.
+    only_data: Option<u64>,
+}
+
+/// What an entry stores beside itself, as far as the common cases go.
+pub(crate) enum Content {
+    /// Nothing.
+    None,
+    /// Data of this many bytes.
+    Data(u64),
+    /// Something else, or more.
+    Other,
+}
+
+impl Outline {
+    /// Checks that `bytes` are an entry, and finds what is where in them.
+    pub(crate) fn of(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() > ENTRY_BYTES_MAX {
+            return Err(Error::damaged(format!(
+                "an entry of {} bytes, at most {ENTRY_BYTES_MAX}",
+                bytes.len()
+            )));
+        }
+        let mut reader = Reader::new(bytes);
+        let outline = outline(&mut reader).map_err(|problem| match problem {
+            Problem::Bad(bad) => Error::damaged(format!("an entry that is not valid: {bad}")),
+            Problem::Other(error) => error,
+        })?;
+        match reader.rest() {
+            0 => Ok(outline),
+            rest => Err(Error::damaged(format!("an entry followed by {rest} bytes that are not part of it"))),
+        }
+    }
+
+    /// The event of this entry, which has these bytes, with its data.
+    pub(crate) fn recorded(self, entry: Bytes, data: Option<Bytes>) -> RecordedEvent {
+        let mut event = Event::recorded(entry.clone(), self.spans);
+        event.data = data;
+        RecordedEvent {
+            log: self.log,
+            position: self.position,
+            version: self.version,
+            recorded: self.recorded,
+            event,
+            erased: false,
+            entry,
+        }
+    }
+
+    /// What the entry says is stored beside it.
+    pub(crate) fn content(&self) -> Content {
+        match (self.parts, self.only_data) {
+            ((0, _), _) => Content::None,
+            (_, Some(length)) => Content::Data(length),
+            _ => Content::Other,
+        }
+    }
+
+    /// The parts, from the bytes this is the outline of.
+    fn parts(&self, bytes: &[u8]) -> Result<Vec<Part>> {
+        let (count, at) = self.parts;
+        let mut reader = Reader::at(bytes, at);
+        let checked = || Error::damaged("an entry whose parts are not valid");
+        // Every part takes more than a byte, so this is bounded by the entry.
+        let mut parts = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            let part = part(&mut reader).map_err(|_| checked())?;
+            let text = |span: Span| span.text(bytes).ok_or_else(checked);
+            let name = match text(part.name)? {
+                DATA_PART => Cow::Borrowed(DATA_PART),
+                other => Cow::Owned(other.to_owned()),
+            };
+            let scope = part.scope.map(|scope| text(scope).map(str::to_owned)).transpose()?;
+            parts.push(Part { name, commitment: part.commitment, length: part.length, scope });
+        }
+        Ok(parts)
+    }
+}
+
 enum Problem {
-    Cbor(minicbor::decode::Error),
+    Bad(Bad),
     Other(Error),
 }
 
-impl From<minicbor::decode::Error> for Problem {
-    fn from(e: minicbor::decode::Error) -> Self {
-        Self::Cbor(e)
+impl From<Bad> for Problem {
+    fn from(bad: Bad) -> Self {
+        Self::Bad(bad)
     }
 }
 
 impl From<Error> for Problem {
-    fn from(e: Error) -> Self {
-        Self::Other(e)
+    fn from(error: Error) -> Self {
+        Self::Other(error)
     }
 }
 
-fn malformed(what: &str) -> Problem {
-    Problem::Other(Error::damaged(format!("an entry that is not valid: {what}")))
+fn malformed(what: &'static str) -> Problem {
+    Problem::Bad(Bad(what))
 }
 
-/// The length of a map or array; one of indefinite length is not deterministic.
-fn definite(len: Option<u64>) -> Result<u64, Problem> {
-    len.ok_or_else(|| malformed("indefinite length"))
+fn hash(r: &mut Reader<'_>) -> Result<Hash, Problem> {
+    Hash::from_slice(r.bytes()?).ok_or_else(|| malformed("a hash that has not 32 bytes"))
 }
 
-fn hash(d: &mut Decoder<'_>) -> Result<Hash, Problem> {
-    Hash::from_slice(d.bytes()?).ok_or_else(|| malformed("a hash that has not 32 bytes"))
-}
-
-fn decode(d: &mut Decoder<'_>) -> Result<Entry, Problem> {
-    let fields = definite(d.map()?)?;
-    if fields == 0 || d.u64()? != 0 {
+fn outline(r: &mut Reader<'_>) -> Result<Outline, Problem> {
+    let fields = r.map()?;
+    if fields == 0 || r.uint()? != 0 {
         return Err(malformed("no version"));
     }
-    let version = d.u64()?;
+    let version = r.uint()?;
     if version != ENTRY_VERSION {
         let message = format!("an entry of version {version}; this program reads version {ENTRY_VERSION}");
         return Err(Error::new(ErrorKind::UnsupportedFormat, message).into());
     }
-    let (mut log, mut position, mut recorded, mut event_type) = (None, None, None, None);
-    let (mut event, mut tags, mut stream_version, mut previous, mut parts) =
-        (None, Vec::new(), None, None, Vec::new());
+    let (mut log, mut position, mut recorded) = (None, None, None);
+    let (mut stream_version, mut previous) = (None, None);
+    let (mut spans, mut parts, mut only_data) = (Spans::default(), (0, 0), None);
     let mut last_key = 0;
     for _ in 1..fields {
-        let key = d.u64()?;
+        let key = r.uint()?;
         if key <= last_key {
             return Err(malformed("fields out of order"));
         }
         last_key = key;
         match key {
             1 => {
-                log = Some(
-                    LogId::from_slice(d.bytes()?)
-                        .ok_or_else(|| malformed("a log id that has not 16 bytes"))?,
-                )
+                let id = LogId::from_slice(r.bytes()?);
+                log = Some(id.ok_or_else(|| malformed("a log id that has not 16 bytes"))?);
             }
-            2 => position = Some(Position(d.u64()?)),
-            3 => recorded = Some(Time::from_micros(d.u64()?)?),
-            4 => event_type = Some(d.str()?.to_owned()),
-            5 => event = Some(decode_attributes(d)?),
+            2 => position = Some(Position(r.uint()?)),
+            3 => recorded = Some(Time::from_micros(r.uint()?)?),
+            4 => spans.event_type = r.text()?,
+            5 => attributes(r, &mut spans)?,
             6 => {
-                for _ in 0..definite(d.array()?)? {
-                    tags.push(d.str()?.parse::<Tag>().map_err(|e| malformed(e.message()))?);
+                spans.tags = (r.array()?, r.position());
+                for _ in 0..spans.tags.0 {
+                    let tag = r.text()?;
+                    Tag::check(r.text_of(tag)).map_err(|e| e.context("an entry that is not valid"))?;
                 }
             }
-            7 => stream_version = Some(Version(d.u64()?)),
-            8 => previous = Some(hash(d)?),
+            7 => stream_version = Some(Version(r.uint()?)),
+            8 => previous = Some(hash(r)?),
             9 => {
-                for _ in 0..definite(d.array()?)? {
-                    parts.push(decode_part(d)?);
+                parts = (r.array()?, r.position());
+                for _ in 0..parts.0 {
+                    let part = part(r)?;
+                    only_data = (parts.0 == 1 && r.text_of(part.name) == DATA_PART).then_some(part.length);
                 }
             }
-            other => return Err(malformed(&format!("unknown field {other}"))),
+            _ => return Err(malformed("an unknown field")),
         }
     }
     let missing = || malformed("a field is missing");
-    let mut event: Event = event.ok_or_else(missing)?;
-    event.event_type = event_type.ok_or_else(missing)?;
-    event.tags = tags;
-    if stream_version.is_some() != event.stream.is_some() || (previous.is_some() && stream_version.is_none())
+    if spans.event_type.is_none() || spans.id.is_none() {
+        return Err(missing());
+    }
+    if stream_version.is_some() == spans.stream.is_none() || (previous.is_some() && stream_version.is_none())
     {
         return Err(malformed("a version without a stream, or a stream without a version"));
     }
-    Ok(Entry {
+    Ok(Outline {
         log: log.ok_or_else(missing)?,
         position: position.ok_or_else(missing)?,
         recorded: recorded.ok_or_else(missing)?,
         version: stream_version,
         previous,
-        event,
+        spans,
         parts,
+        only_data,
     })
 }
 
-fn decode_attributes(d: &mut Decoder<'_>) -> Result<Event, Problem> {
-    let (mut id, mut source) = (None, None);
-    let (mut stream, mut time, mut datacontenttype, mut dataschema) = (None, None, None, None);
-    let mut attributes = BTreeMap::new();
-    for _ in 0..definite(d.map()?)? {
-        let name = d.str()?;
+fn attributes(r: &mut Reader<'_>, spans: &mut Spans) -> Result<(), Problem> {
+    let count = r.map()?;
+    let mut last: &[u8] = &[];
+    spans.attributes = (count, r.position());
+    for _ in 0..count {
+        let name = r.text()?;
+        let name = r.text_of(name).as_bytes();
+        if (last.len(), last) >= (name.len(), name) {
+            return Err(malformed("attributes that are out of order, or there twice"));
+        }
+        last = name;
         match name {
-            "id" => id = Some(d.str()?.to_owned()),
-            "source" => source = Some(d.str()?.to_owned()),
-            "subject" => stream = Some(d.str()?.to_owned()),
-            "time" => time = Some(d.str()?.to_owned()),
-            "datacontenttype" => datacontenttype = Some(d.str()?.to_owned()),
-            "dataschema" => dataschema = Some(d.str()?.to_owned()),
+            b"id" => spans.id = r.text()?,
+            b"source" => spans.source = r.text()?,
+            b"subject" => spans.stream = r.text()?,
+            b"time" => spans.time = r.text()?,
+            b"datacontenttype" => spans.datacontenttype = r.text()?,
+            b"dataschema" => spans.dataschema = r.text()?,
             _ => {
-                let value = match d.datatype()? {
-                    Type::Bool => AttributeValue::Boolean(d.bool()?),
-                    Type::String => AttributeValue::String(d.str()?.to_owned()),
-                    _ => AttributeValue::Integer(d.i32()?),
-                };
-                if attributes.insert(name.to_owned(), value).is_some() {
-                    return Err(malformed("an attribute twice"));
+                spans.has_extensions = true;
+                match r.kind()? {
+                    Kind::Text => drop(r.text()?),
+                    Kind::Bool => drop(r.bool()?),
+                    _ => drop(r.i32()?),
                 }
             }
         }
     }
-    Ok(Event {
-        id: id.ok_or_else(|| malformed("no id"))?,
-        source: source.ok_or_else(|| malformed("no source"))?,
-        event_type: String::new(),
-        stream,
-        time,
-        datacontenttype,
-        dataschema,
-        tags: Vec::new(),
-        attributes,
-        data: None,
-    })
+    if spans.id.is_none() {
+        return Err(malformed("no id"));
+    }
+    if spans.source.is_none() {
+        return Err(malformed("no source"));
+    }
+    Ok(())
 }
 
-fn decode_part(d: &mut Decoder<'_>) -> Result<Part, Problem> {
+/// A part, its texts left where they are.
+struct PartOutline {
+    name: Span,
+    commitment: Hash,
+    length: u64,
+    scope: Option<Span>,
+}
+
+fn part(r: &mut Reader<'_>) -> Result<PartOutline, Problem> {
     let (mut name, mut algorithm, mut commitment, mut length, mut scope) = (None, None, None, None, None);
-    for _ in 0..definite(d.map()?)? {
-        match d.u64()? {
-            0 => name = Some(d.str()?.to_owned()),
-            1 => algorithm = Some(d.u64()?),
-            2 => commitment = Some(hash(d)?),
-            3 => length = Some(d.u64()?),
-            4 => scope = Some(d.str()?.to_owned()),
-            other => return Err(malformed(&format!("unknown field {other} of a part"))),
+    let mut next_key = 0;
+    for _ in 0..r.map()? {
+        let key = r.uint()?;
+        if key < next_key {
+            return Err(malformed("fields of a part out of order"));
+        }
+        next_key = key.saturating_add(1);
+        match key {
+            0 => name = Some(r.text()?),
+            1 => algorithm = Some(r.uint()?),
+            2 => commitment = Some(hash(r)?),
+            3 => length = Some(r.uint()?),
+            4 => scope = Some(r.text()?),
+            _ => return Err(malformed("an unknown field of a part")),
         }
     }
     if algorithm != Some(HMAC_SHA256) {
         return Err(malformed("an unknown commitment algorithm"));
     }
     let missing = || malformed("a field of a part is missing");
-    Ok(Part {
+    Ok(PartOutline {
         name: name.ok_or_else(missing)?,
         commitment: commitment.ok_or_else(missing)?,
         length: length.ok_or_else(missing)?,

@@ -4,13 +4,18 @@
 //! tags, and data of any bytes. An `Event` that exists is well formed; whether it is within the limits of a
 //! store is checked by the store. What the *log* adds (position, version, recorded time) is in
 //! [`RecordedEvent`](crate::RecordedEvent).
+//!
+//! An event that was read from a log shares the bytes of its entry and finds its attributes there: reading one
+//! copies no text.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use crate::cbor::{Kind, Reader, Span};
 use crate::error::{Error, Result};
 use crate::ids::{self, Time};
 use crate::limits::Limits;
@@ -89,9 +94,9 @@ impl Tag {
     }
 }
 
-impl FromStr for Tag {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
+impl Tag {
+    /// Whether a text is a tag.
+    pub(crate) fn check(text: &str) -> Result<()> {
         let limit = Limits::new(crate::Durability::None).tag_bytes_max;
         if text.len() as u64 > limit {
             return Err(Error::limit(
@@ -102,12 +107,19 @@ impl FromStr for Tag {
             ));
         }
         match text.split_once('=') {
-            Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(Self(text.to_owned())),
+            Some((key, value)) if !key.is_empty() && !value.is_empty() => Ok(()),
             _ => Err(Error::invalid(format!(
                 "'{}' is not a tag: expected key=value with neither side empty",
                 shown(text)
             ))),
         }
+    }
+}
+
+impl FromStr for Tag {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        Self::check(text).map(|()| Self(text.to_owned()))
     }
 }
 
@@ -144,18 +156,159 @@ pub(crate) fn shown(text: &str) -> String {
 /// assert_eq!(event.stream(), Some("application/42"));
 /// # Ok::<(), precedent_core::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Event {
-    pub(crate) id: String,
-    pub(crate) source: String,
-    pub(crate) event_type: String,
-    pub(crate) stream: Option<String>,
-    pub(crate) time: Option<String>,
-    pub(crate) datacontenttype: Option<String>,
-    pub(crate) dataschema: Option<String>,
-    pub(crate) tags: Vec<Tag>,
-    pub(crate) attributes: BTreeMap<String, AttributeValue>,
+    envelope: Envelope,
     pub(crate) data: Option<Bytes>,
+}
+
+/// Everything about an event but its data.
+#[derive(Clone)]
+enum Envelope {
+    /// Made here.
+    Built(Box<Built>),
+    /// Read from a log.
+    Recorded(Recorded),
+}
+
+#[derive(Clone, Default)]
+struct Built {
+    id: String,
+    source: String,
+    event_type: String,
+    stream: Option<String>,
+    time: Option<String>,
+    datacontenttype: Option<String>,
+    dataschema: Option<String>,
+    listed: Listed,
+}
+
+/// What has as many values as the producer likes.
+#[derive(Clone, Default)]
+struct Listed {
+    tags: Vec<Tag>,
+    attributes: BTreeMap<String, AttributeValue>,
+}
+
+/// Where the attributes of an event are in its entry.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Spans {
+    pub(crate) id: Span,
+    pub(crate) source: Span,
+    pub(crate) event_type: Span,
+    pub(crate) stream: Span,
+    pub(crate) time: Span,
+    pub(crate) datacontenttype: Span,
+    pub(crate) dataschema: Span,
+    /// How many tags, and where the first begins.
+    pub(crate) tags: (u64, usize),
+    /// How many attributes, those above included, and where the first begins.
+    pub(crate) attributes: (u64, usize),
+    /// Whether there are others than those above.
+    pub(crate) has_extensions: bool,
+}
+
+#[derive(Clone)]
+struct Recorded {
+    entry: Bytes,
+    spans: Spans,
+    /// Taken out of the entry when somebody asks for all tags or all attributes.
+    listed: OnceLock<Box<Listed>>,
+}
+
+/// The entry was checked when the event was made of it, and shared bytes do not change.
+const CHECKED: &str = "the entry of a recorded event was checked when it was decoded";
+
+impl Recorded {
+    fn text(&self, span: Span) -> Option<&str> {
+        span.text(&self.entry)
+    }
+
+    fn tags(&self) -> impl Iterator<Item = &str> {
+        let (count, at) = self.spans.tags;
+        let mut reader = Reader::at(&self.entry, at);
+        (0..count).map(move |_| {
+            let tag = reader.text().expect(CHECKED);
+            reader.text_of(tag)
+        })
+    }
+
+    /// Calls `each` for every extension attribute until it answers something.
+    fn find_attribute<'a, T>(&'a self, mut each: impl FnMut(&'a str, Value<'a>) -> Option<T>) -> Option<T> {
+        if !self.spans.has_extensions {
+            return None;
+        }
+        let (count, at) = self.spans.attributes;
+        let mut reader = Reader::at(&self.entry, at);
+        for _ in 0..count {
+            let name = reader.text().expect(CHECKED);
+            let name = reader.text_of(name);
+            let value = match reader.kind().expect(CHECKED) {
+                Kind::Text => {
+                    let text = reader.text().expect(CHECKED);
+                    Value::Text(reader.text_of(text))
+                }
+                Kind::Bool => Value::Other(AttributeValue::Boolean(reader.bool().expect(CHECKED))),
+                Kind::Other => Value::Other(AttributeValue::Integer(reader.i32().expect(CHECKED))),
+            };
+            if !IN_ENTRY.contains(&name)
+                && let Some(found) = each(name, value)
+            {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    fn listed(&self) -> &Listed {
+        self.listed.get_or_init(|| {
+            let mut listed =
+                Listed { tags: self.tags().map(|tag| Tag(tag.to_owned())).collect(), ..Listed::default() };
+            self.find_attribute(|name, value| {
+                let value = match value {
+                    Value::Text(text) => AttributeValue::String(text.to_owned()),
+                    Value::Other(value) => value,
+                };
+                listed.attributes.insert(name.to_owned(), value);
+                None::<()>
+            });
+            Box::new(listed)
+        })
+    }
+}
+
+/// The value of an attribute where it lies.
+enum Value<'a> {
+    Text(&'a str),
+    Other(AttributeValue),
+}
+
+/// The attributes that have a field of their own.
+const IN_ENTRY: &[&str] = &["id", "source", "subject", "time", "datacontenttype", "dataschema"];
+
+impl PartialEq for Event {
+    fn eq(&self, other: &Self) -> bool {
+        self.same_envelope(other) && self.attributes() == other.attributes() && self.data == other.data
+    }
+}
+
+impl Eq for Event {}
+
+impl fmt::Debug for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("id", &self.id())
+            .field("source", &self.source())
+            .field("event_type", &self.event_type())
+            .field("stream", &self.stream())
+            .field("time", &self.time())
+            .field("datacontenttype", &self.datacontenttype())
+            .field("dataschema", &self.dataschema())
+            .field("tags", &self.tags())
+            .field("attributes", self.attributes())
+            .field("data", &self.data)
+            .finish()
+    }
 }
 
 impl Event {
@@ -166,73 +319,100 @@ impl Event {
         id: impl Into<String>,
         event_type: impl Into<String>,
     ) -> EventBuilder {
-        EventBuilder {
-            event: Event {
-                id: id.into(),
-                source: source.into(),
-                event_type: event_type.into(),
-                stream: None,
-                time: None,
-                datacontenttype: None,
-                dataschema: None,
-                tags: Vec::new(),
-                attributes: BTreeMap::new(),
-                data: None,
-            },
-            failed: None,
+        let (id, source, event_type) = (id.into(), source.into(), event_type.into());
+        let built = Built { id, source, event_type, ..Built::default() };
+        EventBuilder { built: Box::new(built), data: None, failed: None }
+    }
+
+    /// The event of an entry with these bytes, which were found to be one, its attributes at these places.
+    pub(crate) fn recorded(entry: Bytes, spans: Spans) -> Self {
+        Self { envelope: Envelope::Recorded(Recorded { entry, spans, listed: OnceLock::new() }), data: None }
+    }
+
+    fn text<'a>(
+        &'a self,
+        built: impl FnOnce(&'a Built) -> Option<&'a str>,
+        span: impl FnOnce(&Spans) -> Span,
+    ) -> Option<&'a str> {
+        match &self.envelope {
+            Envelope::Built(event) => built(event),
+            Envelope::Recorded(event) => event.text(span(&event.spans)),
         }
     }
 
     /// The producer's id, unique within its source.
     pub fn id(&self) -> &str {
-        &self.id
+        self.text(|built| Some(&built.id), |spans| spans.id).expect(CHECKED)
     }
 
     /// Who produced the event: a URI reference.
     pub fn source(&self) -> &str {
-        &self.source
+        self.text(|built| Some(&built.source), |spans| spans.source).expect(CHECKED)
     }
 
     /// What kind of fact this is, such as `ai.decision.made`.
     pub fn event_type(&self) -> &str {
-        &self.event_type
+        self.text(|built| Some(&built.event_type), |spans| spans.event_type).expect(CHECKED)
     }
 
     /// The stream the event belongs to: `subject` in CloudEvents.
     pub fn stream(&self) -> Option<&str> {
-        self.stream.as_deref()
+        self.text(|built| built.stream.as_deref(), |spans| spans.stream)
     }
 
     /// When it happened, as the producer wrote it (RFC 3339).
     pub fn time(&self) -> Option<&str> {
-        self.time.as_deref()
+        self.text(|built| built.time.as_deref(), |spans| spans.time)
     }
 
     /// The media type of the data; none means JSON.
     pub fn datacontenttype(&self) -> Option<&str> {
-        self.datacontenttype.as_deref()
+        self.text(|built| built.datacontenttype.as_deref(), |spans| spans.datacontenttype)
     }
 
     /// The schema the data follows.
     pub fn dataschema(&self) -> Option<&str> {
-        self.dataschema.as_deref()
+        self.text(|built| built.dataschema.as_deref(), |spans| spans.dataschema)
     }
 
     /// The tags, in the producer's order.
     pub fn tags(&self) -> &[Tag] {
-        &self.tags
+        match &self.envelope {
+            Envelope::Built(event) => &event.listed.tags,
+            Envelope::Recorded(event) if event.spans.tags.0 == 0 => &[],
+            Envelope::Recorded(event) => &event.listed().tags,
+        }
+    }
+
+    /// Whether it has this tag.
+    pub fn has_tag(&self, tag: &Tag) -> bool {
+        match &self.envelope {
+            Envelope::Built(event) => event.listed.tags.contains(tag),
+            Envelope::Recorded(event) => event.tags().any(|other| other == tag.as_str()),
+        }
     }
 
     /// The extension attributes, by name.
     pub fn attributes(&self) -> &BTreeMap<String, AttributeValue> {
-        &self.attributes
+        static NONE: BTreeMap<String, AttributeValue> = BTreeMap::new();
+        match &self.envelope {
+            Envelope::Built(event) => &event.listed.attributes,
+            Envelope::Recorded(event) if !event.spans.has_extensions => &NONE,
+            Envelope::Recorded(event) => &event.listed().attributes,
+        }
     }
 
     /// The text of an extension attribute, if it is there and is text.
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        match self.attributes.get(name) {
-            Some(AttributeValue::String(value)) => Some(value),
-            _ => None,
+        match &self.envelope {
+            Envelope::Built(event) => match event.listed.attributes.get(name) {
+                Some(AttributeValue::String(value)) => Some(value),
+                _ => None,
+            },
+            Envelope::Recorded(event) => event.find_attribute(|other, value| match value {
+                Value::Text(text) if other == name => Some(text),
+                _ => None,
+            }),
         }
     }
 
@@ -252,35 +432,57 @@ impl Event {
 
     /// Whether the data's media type says JSON; no media type means JSON too.
     pub fn has_json_content_type(&self) -> bool {
-        self.datacontenttype.as_deref().is_none_or(is_json_media_type)
+        self.datacontenttype().is_none_or(is_json_media_type)
     }
 
     /// Whether `other` is the same fact, for idempotency: the same attributes except `traceparent` and
     /// `tracestate`, and the same data. `erased` says that this event's data is gone; then it compares equal.
     pub fn same_content(&self, other: &Event, erased: bool) -> bool {
-        let without_trace = |event: &Event| {
-            let mut attributes = event.attributes.clone();
-            attributes.remove("traceparent");
-            attributes.remove("tracestate");
-            attributes
-        };
-        self.id == other.id
-            && self.source == other.source
-            && self.event_type == other.event_type
-            && self.stream == other.stream
-            && self.time == other.time
-            && self.datacontenttype == other.datacontenttype
-            && self.dataschema == other.dataschema
-            && self.tags == other.tags
-            && without_trace(self) == without_trace(other)
+        fn without_trace(event: &Event) -> impl Iterator<Item = (&String, &AttributeValue)> {
+            event.attributes().iter().filter(|(name, _)| *name != "traceparent" && *name != "tracestate")
+        }
+        self.same_envelope(other)
+            && without_trace(self).eq(without_trace(other))
             && (erased || self.data == other.data)
+    }
+
+    /// Whether everything but extension attributes and data is the same.
+    fn same_envelope(&self, other: &Event) -> bool {
+        self.id() == other.id()
+            && self.source() == other.source()
+            && self.event_type() == other.event_type()
+            && self.stream() == other.stream()
+            && self.time() == other.time()
+            && self.datacontenttype() == other.datacontenttype()
+            && self.dataschema() == other.dataschema()
+            && self.tags() == other.tags()
     }
 
     /// A builder that starts from this event.
     pub fn into_builder(self) -> EventBuilder {
-        EventBuilder { event: self, failed: None }
+        let built = match self.envelope {
+            Envelope::Built(built) => built,
+            Envelope::Recorded(event) => {
+                let text = |span| event.text(span).map(str::to_owned);
+                let checked = |span| text(span).expect(CHECKED);
+                let spans = &event.spans;
+                Box::new(Built {
+                    id: checked(spans.id),
+                    source: checked(spans.source),
+                    event_type: checked(spans.event_type),
+                    stream: text(spans.stream),
+                    time: text(spans.time),
+                    datacontenttype: text(spans.datacontenttype),
+                    dataschema: text(spans.dataschema),
+                    listed: event.listed().clone(),
+                })
+            }
+        };
+        EventBuilder { built, data: self.data, failed: None }
     }
+}
 
+impl Built {
     /// Checks what CloudEvents asks of an event: no attribute is empty, none holds control characters,
     /// names of attributes are lowercase letters and digits, `time` is RFC 3339.
     fn check(&self) -> Result<()> {
@@ -301,10 +503,10 @@ impl Event {
         if let Some(time) = &self.time {
             ids::parse_rfc3339(time).map_err(|e| e.context("attribute 'time'"))?;
         }
-        for tag in &self.tags {
+        for tag in &self.listed.tags {
             check_characters("tags", tag.as_str())?;
         }
-        for (name, value) in &self.attributes {
+        for (name, value) in &self.listed.attributes {
             check_attribute_name(name)?;
             if let AttributeValue::String(value) = value {
                 check_characters(name, value)?;
@@ -380,23 +582,24 @@ fn check_characters(name: &str, value: &str) -> Result<()> {
 }
 
 /// Builds an [`Event`] and checks it once, at the end.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 #[must_use]
 pub struct EventBuilder {
-    event: Event,
+    built: Box<Built>,
+    data: Option<Bytes>,
     failed: Option<Error>,
 }
 
 impl EventBuilder {
     /// The stream the event belongs to.
     pub fn stream(mut self, stream: impl Into<String>) -> Self {
-        self.event.stream = Some(stream.into());
+        self.built.stream = Some(stream.into());
         self
     }
 
     /// When it happened, in RFC 3339; kept as written.
     pub fn time(mut self, time: impl Into<String>) -> Self {
-        self.event.time = Some(time.into());
+        self.built.time = Some(time.into());
         self
     }
 
@@ -407,20 +610,20 @@ impl EventBuilder {
 
     /// The media type of the data.
     pub fn datacontenttype(mut self, media_type: impl Into<String>) -> Self {
-        self.event.datacontenttype = Some(media_type.into());
+        self.built.datacontenttype = Some(media_type.into());
         self
     }
 
     /// The schema the data follows.
     pub fn dataschema(mut self, schema: impl Into<String>) -> Self {
-        self.event.dataschema = Some(schema.into());
+        self.built.dataschema = Some(schema.into());
         self
     }
 
     /// Adds the tag `key=value`.
     pub fn tag(mut self, key: &str, value: &str) -> Self {
         match Tag::new(key, value) {
-            Ok(tag) => self.event.tags.push(tag),
+            Ok(tag) => self.built.listed.tags.push(tag),
             Err(error) => self.failed = self.failed.or(Some(error)),
         }
         self
@@ -428,26 +631,26 @@ impl EventBuilder {
 
     /// Adds tags.
     pub fn tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
-        self.event.tags.extend(tags);
+        self.built.listed.tags.extend(tags);
         self
     }
 
     /// Sets an extension attribute.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<AttributeValue>) -> Self {
-        self.event.attributes.insert(name.into(), value.into());
+        self.built.listed.attributes.insert(name.into(), value.into());
         self
     }
 
     /// The data, kept byte for byte.
     pub fn data(mut self, data: impl Into<Bytes>) -> Self {
-        self.event.data = Some(data.into());
+        self.data = Some(data.into());
         self
     }
 
     /// The data as JSON, with `application/json` as its media type.
     pub fn json(mut self, data: &impl serde::Serialize) -> Self {
         match serde_json::to_vec(data) {
-            Ok(data) => self.event.data = Some(data.into()),
+            Ok(data) => self.data = Some(data.into()),
             Err(error) => {
                 self.failed =
                     self.failed.or(Some(Error::invalid(format!("the data cannot be JSON: {error}"))));
@@ -456,9 +659,15 @@ impl EventBuilder {
         self.datacontenttype("application/json")
     }
 
-    /// The event as it stands, unless a step failed: for a codec that fills in the rest and builds it then.
-    pub(crate) fn into_unchecked(self) -> Result<Event> {
-        self.failed.map_or(Ok(self.event), Err)
+    /// The builder, unless a step failed.
+    pub(crate) fn checked_so_far(mut self) -> Result<Self> {
+        self.failed.take().map_or(Ok(self), Err)
+    }
+
+    /// Sets what every event has, for a codec that learns it last.
+    pub(crate) fn named(mut self, source: String, id: String, event_type: String) -> Self {
+        (self.built.source, self.built.id, self.built.event_type) = (source, id, event_type);
+        self
     }
 
     /// The event, if it is well formed: otherwise what is wrong with it first.
@@ -466,8 +675,15 @@ impl EventBuilder {
         if let Some(error) = self.failed {
             return Err(error);
         }
-        self.event.check()?;
-        Ok(self.event)
+        self.built.check()?;
+        Ok(Event { envelope: Envelope::Built(self.built), data: self.data })
+    }
+}
+
+impl fmt::Debug for EventBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let event = Event { envelope: Envelope::Built(self.built.clone()), data: self.data.clone() };
+        f.debug_struct("EventBuilder").field("event", &event).field("failed", &self.failed).finish()
     }
 }
 

@@ -11,7 +11,9 @@
 //! | [`entry`] | the canonical bytes of an event's envelope: the Merkle leaf |
 //! | [`commitment`] | salted commitments to an event's data |
 //! | [`tree`] | the RFC 6962 Merkle tree over the entries |
+//! | [`extents`] | content that repeats earlier content, stored once |
 //! | [`frame`] | what one durable write holds, byte for byte |
+//! | [`drafts`] | what the sequencer remembers from one frame to the next |
 //! | [`sequencer`] | how appends become the next frame: keys, conditions, positions, versions |
 //! | [`verify`] | checks a sequence of frames, trusting nobody |
 //! | [`store`] | the [`Store`] trait and its promises |
@@ -22,13 +24,16 @@
 //!
 //! The bytes are described in `docs/format.md`, the words in `docs/glossary.md`.
 
+mod cbor;
 pub mod cloudevents;
 pub mod commitment;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod drafts;
 pub mod entry;
 pub mod error;
 pub mod event;
+pub mod extents;
 pub mod frame;
 pub mod ids;
 pub mod limits;
@@ -45,10 +50,10 @@ pub use error::{Conflict, Error, ErrorKind, Result};
 pub use event::{AttributeValue, Event, EventBuilder, Tag};
 pub use ids::{FrameId, Hash, LogId, LogName, Position, Time, Version};
 pub use limits::{Durability, Limits};
-pub use log::Log;
+pub use log::{Log, Pending};
 pub use memory::MemoryStore;
 pub use query::{Condition, Direction, ExpectedVersion, IndexedAttribute, Query, QueryItem, TimeField};
 pub use store::{
     Append, Appended, Damage, ExpectedRegister, Head, Page, Read, Receipt, RecordedEvent, Register,
-    RegisterName, Status, Store,
+    RegisterName, Status, Store, Submitted,
 };

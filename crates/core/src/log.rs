@@ -1,14 +1,18 @@
 //! One log of a store, as people use it: append, read, follow.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use futures_util::future::{BoxFuture, FutureExt, Shared};
 use futures_util::stream::{self, StreamExt};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{LogName, Position};
 use crate::query::Direction;
-use crate::store::{Append, Appended, Head, Page, Read, RecordedEvent, Store};
+use crate::store::{Append, Appended, Head, Page, Read, RecordedEvent, Store, Submitted, block_on};
 
 /// One log of a store. Cheap to clone.
 ///
@@ -35,6 +39,49 @@ use crate::store::{Append, Appended, Head, Page, Read, RecordedEvent, Store};
 pub struct Log {
     store: Arc<dyn Store>,
     name: LogName,
+    /// What was submitted to a store without a queue.
+    line: Arc<Mutex<Line>>,
+}
+
+/// Appends in the order in which they were submitted. Whoever waits for one of them drives those before it.
+#[derive(Default)]
+struct Line {
+    next: u64,
+    waiting: VecDeque<(u64, Shared<BoxFuture<'static, Result<Appended>>>)>,
+}
+
+fn lock(line: &Mutex<Line>) -> MutexGuard<'_, Line> {
+    line.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// The answer to an append that was [submitted](Log::submit). Dropping it leaves the append whole or absent.
+#[must_use = "the answer says whether the append was recorded"]
+pub struct Pending(BoxFuture<'static, Result<Appended>>);
+
+impl Pending {
+    /// An answer that comes.
+    pub fn new(answer: impl Future<Output = Result<Appended>> + Send + 'static) -> Self {
+        Self(answer.boxed())
+    }
+
+    /// Keeps this thread until the answer is there. Not for asynchronous tasks.
+    pub fn wait(self) -> Result<Appended> {
+        block_on(self.0)
+    }
+}
+
+impl std::fmt::Debug for Pending {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pending")
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Appended>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll_unpin(cx)
+    }
 }
 
 impl std::fmt::Debug for Log {
@@ -46,7 +93,7 @@ impl std::fmt::Debug for Log {
 impl Log {
     /// The log of this name. It is made by its first append.
     pub fn new(store: Arc<dyn Store>, name: LogName) -> Self {
-        Self { store, name }
+        Self { store, name, line: Arc::default() }
     }
 
     /// The store the log is in.
@@ -62,6 +109,69 @@ impl Log {
     /// Records one event or an [`Append`]. See [`Store::append`].
     pub async fn append(&self, append: impl Into<Append>) -> Result<Appended> {
         self.store.append(&self.name, append.into()).await
+    }
+
+    /// Like [`Self::append`], for a thread that may wait. See [`Store::append_blocking`].
+    pub fn append_blocking(&self, append: impl Into<Append>) -> Result<Appended> {
+        self.store.append_blocking(&self.name, append.into())
+    }
+
+    /// Queues an append and does not wait for it, so that one task has many in flight.
+    ///
+    /// What is submitted to one `Log` and its clones is recorded in the order of these calls; each [`Pending`]
+    /// answers for its own append, and they may be waited for in any order, or dropped. The embedded store has
+    /// computed the commitments and queued the append when this returns. A store without a queue of its own
+    /// begins when a `Pending` is polled, and then with the one that was submitted first. Whoever submits
+    /// without end holds in memory what is not recorded yet: wait for the oldest.
+    ///
+    /// ```
+    /// use precedent_core::{Event, Log, MemoryStore};
+    /// let log = Log::new(std::sync::Arc::new(MemoryStore::new()), "main".parse()?);
+    /// let mut pending = std::collections::VecDeque::new();
+    /// for i in 0..100 {
+    ///     let event = Event::builder("urn:example", i.to_string(), "ai.tool.called").build()?;
+    ///     pending.push_back(log.submit(event)?);
+    ///     if pending.len() == 4 {
+    ///         // In a task: `.await`.
+    ///         pending.pop_front().map(|oldest| oldest.wait()).transpose()?;
+    ///     }
+    /// }
+    /// for (at, left) in (96..).zip(pending) {
+    ///     assert_eq!(left.wait()?.events[0].position.0, at);
+    /// }
+    /// # Ok::<(), precedent_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What can be said before it is queued: `invalid`, `limit_exceeded`, `read_only`, `stopped`.
+    pub fn submit(&self, append: impl Into<Append>) -> Result<Pending> {
+        let mut queue = lock(&self.line);
+        let append = match self.store.submit(&self.name, append.into()) {
+            Submitted::Queued(pending) => return Ok(pending),
+            Submitted::Refused(error) => return Err(error),
+            Submitted::NoQueue(append) => append,
+        };
+        let (store, name) = (self.store.clone(), self.name.clone());
+        let own = async move { store.append(&name, append).await }.boxed().shared();
+        let number = queue.next;
+        queue.next += 1;
+        queue.waiting.push_back((number, own.clone()));
+        drop(queue);
+        let line = self.line.clone();
+        let answer = async move {
+            loop {
+                let first = lock(&line).waiting.front().filter(|(at, _)| *at <= number).cloned();
+                let Some((at, first)) = first else { break };
+                // It answers for itself.
+                let _ = first.await;
+                let mut line = lock(&line);
+                if line.waiting.front().is_some_and(|(first, _)| *first == at) {
+                    line.waiting.pop_front();
+                }
+            }
+            own.await
+        };
+        Ok(Pending::new(answer))
     }
 
     /// The end of the log.

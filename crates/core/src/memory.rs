@@ -11,15 +11,18 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use futures_util::future::{BoxFuture, FutureExt};
 
+use crate::drafts::Drafts;
 use crate::error::{Conflict, Error, ErrorKind, Result};
+use crate::extents::Recent;
 use crate::frame::Frame;
 use crate::ids::{FrameId, LogId, LogName, Position, Time};
 use crate::limits::{Durability, Limits};
+use crate::log::Pending;
 use crate::query::{Direction, Query};
 use crate::sequencer::{Draft, History, LogState, Prepared, StreamTip, check_clock, check_copied};
 use crate::store::{
     Append, Appended, Damage, ExpectedRegister, Finding, Head, Page, Progress, Read, RecordedEvent, Register,
-    RegisterName, Severity, Store, Usage, beyond,
+    RegisterName, Severity, Store, Submitted, Usage, beyond,
 };
 use crate::tree::Tree;
 use crate::verify::{Expect, Report, Verifier};
@@ -187,7 +190,9 @@ impl LogData {
     fn append(&mut self, prepared: Prepared, now: Time, writer: FrameId) -> Result<Appended> {
         check_clock(now, self.state.last_time)?;
         let state = self.state.clone();
-        let mut draft = Draft::new(&state, now);
+        // Memory is not what this store saves.
+        let (mut recent, mut drafts) = (Recent::new(0), Drafts::default());
+        let mut draft = Draft::new(&state, now, &mut recent, &mut drafts);
         let receipts = draft.add(prepared, &*self)?;
         let size = draft.size();
         if let Some(drafted) = draft.finish(writer, true) {
@@ -275,6 +280,10 @@ impl Store for MemoryStore {
 
     fn append<'a>(&'a self, log: &'a LogName, append: Append) -> BoxFuture<'a, Result<Appended>> {
         async move { self.append_now(log, append) }.boxed()
+    }
+
+    fn submit(&self, log: &LogName, append: Append) -> Submitted {
+        Submitted::Queued(Pending::new(std::future::ready(self.append_now(log, append))))
     }
 
     fn read<'a>(&'a self, log: &'a LogName, read: &'a Read) -> BoxFuture<'a, Result<Page>> {

@@ -95,7 +95,7 @@ impl QueryItem {
     pub fn matches(&self, event: &Event) -> bool {
         (self.types.is_empty() || self.types.iter().any(|t| t == event.event_type()))
             && self.stream.as_deref().is_none_or(|s| event.stream() == Some(s))
-            && self.tags.iter().all(|tag| event.tags().contains(tag))
+            && self.tags.iter().all(|tag| event.has_tag(tag))
             && self.attributes.iter().all(|(name, value)| name.of(event) == Some(value))
     }
 }

@@ -9,13 +9,16 @@
 //!    An append that fails leaves the draft as it was.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::commitment::{Salt, commit};
 use crate::entry::{DATA_PART, EncodedEnvelope, LogFields, Part};
+use crate::drafts::{ByKey, Drafts, FirstUse, hash_of_key, hash_of_stream};
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::event::{Event, shown};
+use crate::extents::{Anchor, Recent, anchors};
 use crate::frame::{Chained, EVENT_OVERHEAD_BYTES, Frame, FrameBuilder, OVERHEAD_BYTES_MAX};
 use crate::ids::{FrameId, Hash, LogId, Position, Time, Version};
 use crate::limits::Limits;
@@ -117,8 +120,18 @@ impl LogState {
 #[derive(Debug)]
 struct PreparedEvent {
     event: Event,
+    key_hash: u64,
+    stream_hash: u64,
     envelope: EncodedEnvelope,
-    parts: Vec<(Salt, Bytes)>,
+    parts: Vec<PreparedPart>,
+}
+
+/// Data with its salt, and where in it repeats can be found.
+#[derive(Debug)]
+struct PreparedPart {
+    salt: Salt,
+    content: Bytes,
+    anchors: Vec<Anchor>,
 }
 
 /// An append that is within the limits, its commitments computed.
@@ -157,7 +170,7 @@ impl Prepared {
             check_event(&event, limits, internal).map_err(named)?;
             let event = prepare_event(event, limits).map_err(named)?;
             bytes_max += event.envelope.entry_bytes_max() + EVENT_OVERHEAD_BYTES;
-            bytes_max += event.parts.iter().map(|(_, content)| content.len()).sum::<usize>();
+            bytes_max += event.parts.iter().map(|part| part.content.len()).sum::<usize>();
             prepared.push(event);
         }
         let frame_bytes = (bytes_max + OVERHEAD_BYTES_MAX) as u64;
@@ -227,19 +240,21 @@ fn prepare_event(event: Event, limits: &Limits) -> Result<PreparedEvent> {
     if let Some(data) = event.data() {
         let salt = Salt::random();
         described.push(Part {
-            name: DATA_PART.to_owned(),
+            name: DATA_PART.into(),
             commitment: commit(&salt, data),
             length: data.len() as u64,
             scope: event.attribute("dataperson").map(str::to_owned),
         });
-        parts.push((salt, data.clone()));
+        parts.push(PreparedPart { salt, content: data.clone(), anchors: anchors(data) });
     }
     let envelope = EncodedEnvelope::new(&event, &described);
     let entry_bytes = envelope.entry_bytes_max() as u64;
     if entry_bytes > limits.entry_bytes_max {
         return Err(Error::limit("the envelope of the event", entry_bytes, limits.entry_bytes_max, "bytes"));
     }
-    Ok(PreparedEvent { event, envelope, parts })
+    let key_hash = hash_of_key(event.source(), event.id());
+    let stream_hash = event.stream().map_or(0, hash_of_stream);
+    Ok(PreparedEvent { event, key_hash, stream_hash, envelope, parts })
 }
 
 /// An event of a finished draft, for the index.
@@ -265,7 +280,7 @@ pub struct DraftedFrame {
     /// The state of the log once it is written.
     pub state: LogState,
     /// Its events.
-    pub events: Vec<DraftedEvent>,
+    pub events: Arc<Vec<DraftedEvent>>,
     /// What it was built with, to be used again.
     pub builder: FrameBuilder,
 }
@@ -277,28 +292,42 @@ pub struct Draft<'a> {
     tree: Tree,
     time: Time,
     builder: FrameBuilder,
+    /// What the content of its events is held against.
+    recent: &'a mut Recent,
+    /// Bytes the frame would have, at most, with all its content literally.
+    bytes_max: usize,
+    drafts: &'a mut Drafts,
     events: Vec<DraftedEvent>,
-    by_key: HashMap<(String, String), usize>,
-    tips: HashMap<String, StreamTip>,
+    by_key: ByKey,
 }
 
 impl<'a> Draft<'a> {
     /// An empty draft on top of `base`. Its events get the recorded time `now`, or that of the log's last
-    /// event if the clock is behind it.
-    pub fn new(base: &'a LogState, now: Time) -> Self {
-        Self::with_builder(base, now, FrameBuilder::default())
+    /// event if the clock is behind it. `drafts` holds what `base` has beyond the history, and the content of the
+    /// events is held against what `recent` remembers. If the frame is not written, both have to
+    /// [forget](Drafts::forget_from) what comes from the size of `base` on.
+    pub fn new(base: &'a LogState, now: Time, recent: &'a mut Recent, drafts: &'a mut Drafts) -> Self {
+        Self::with_builder(base, now, recent, drafts, FrameBuilder::default())
     }
 
     /// Like [`Self::new`], with the memory of an earlier frame's builder; see [`FrameBuilder::recycle`].
-    pub fn with_builder(base: &'a LogState, now: Time, builder: FrameBuilder) -> Self {
+    pub fn with_builder(
+        base: &'a LogState,
+        now: Time,
+        recent: &'a mut Recent,
+        drafts: &'a mut Drafts,
+        builder: FrameBuilder,
+    ) -> Self {
         Self {
             base,
             tree: base.tree.clone(),
             time: now.max(base.last_time),
             builder,
+            recent,
+            bytes_max: OVERHEAD_BYTES_MAX,
+            drafts,
             events: Vec::new(),
-            by_key: HashMap::new(),
-            tips: HashMap::new(),
+            by_key: ByKey::default(),
         }
     }
 
@@ -307,9 +336,10 @@ impl<'a> Draft<'a> {
         self.events.is_empty()
     }
 
-    /// Whether an append can be added without the frame growing past `bytes_max`. One always fits an empty draft.
+    /// Whether an append can be added without the frame growing past `bytes_max`, with all its content literally: as
+    /// it travels between stores. One always fits an empty draft.
     pub fn fits(&self, prepared: &Prepared, bytes_max: usize) -> bool {
-        self.is_empty() || self.builder.len_max() + prepared.bytes_max <= bytes_max
+        self.is_empty() || self.bytes_max + prepared.bytes_max <= bytes_max
     }
 
     /// Bytes the frame would have, at most.
@@ -328,7 +358,10 @@ impl<'a> Draft<'a> {
             self.check(index, condition, history)?;
         }
         let Known::Some(known) = known else { unreachable!("the other variant returned above") };
-        self.record(prepared, known, history)
+        let bytes_max = prepared.bytes_max;
+        let receipts = self.record(prepared, known, history)?;
+        self.bytes_max += bytes_max;
+        Ok(receipts)
     }
 
     /// The number of events in the log after this frame.
@@ -339,11 +372,11 @@ impl<'a> Draft<'a> {
     fn look_up_keys(&self, prepared: &Prepared, history: &dyn History) -> Result<Known> {
         let mut known: Vec<Option<Receipt>> = Vec::with_capacity(prepared.events.len());
         let mut differing = Vec::new();
-        let mut first_use: HashMap<(&str, &str), usize> = HashMap::new();
         let several = prepared.events.len() > 1;
-        for (index, PreparedEvent { event, .. }) in prepared.events.iter().enumerate() {
+        let mut first_use = FirstUse::with_capacity(if several { prepared.events.len() } else { 0 });
+        for (index, PreparedEvent { event, key_hash, .. }) in prepared.events.iter().enumerate() {
             if several
-                && let Some(first) = first_use.insert((event.source(), event.id()), index)
+                && let Some(first) = first_use.of(*key_hash, index, event, |i| &prepared.events[i].event)
                 && !prepared.events[first].event.same_content(event, false)
             {
                 return Err(Error::invalid(format!(
@@ -352,10 +385,7 @@ impl<'a> Draft<'a> {
                 )));
             }
             let receipt = |position, version| Receipt { position, version, status: Status::Existing };
-            let (same, found) = if let Some(&drafted) =
-                (!self.by_key.is_empty()).then(|| self.by_key.get(&key(event))).flatten()
-            {
-                let drafted = &self.events[drafted];
+            let (same, found) = if let Some(drafted) = self.drafted(*key_hash, event) {
                 (drafted.event.same_content(event, false), receipt(drafted.position, drafted.version))
             } else if let Some(recorded) = history.by_key(event.source(), event.id())? {
                 (
@@ -399,9 +429,15 @@ impl<'a> Draft<'a> {
         Ok(Known::Some(known))
     }
 
+    /// The event with the key of this one, if it is drafted and not recorded yet.
+    fn drafted(&self, key_hash: u64, event: &Event) -> Option<&DraftedEvent> {
+        let here = self.by_key.get(key_hash, event, &self.events).map(|index| &self.events[index]);
+        here.or_else(|| self.drafts.by_key(key_hash, event))
+    }
+
     fn tip(&self, stream: &str, history: &dyn History) -> Result<Option<StreamTip>> {
-        match self.tips.get(stream) {
-            Some(tip) => Ok(Some(*tip)),
+        match self.drafts.tip(stream) {
+            Some(tip) => Ok(Some(tip)),
             None => history.stream_tip(stream),
         }
     }
@@ -437,7 +473,7 @@ impl<'a> Draft<'a> {
                 }
                 let recorded = history.any_match(query, *after)?;
                 let drafted = || self.events.iter().find(|e| query.matches(&e.event)).map(|e| e.position);
-                match recorded.or_else(drafted) {
+                match recorded.or_else(|| self.drafts.first_match(query, *after)).or_else(drafted) {
                     None => Ok(()),
                     Some(at) => {
                         let after = after.map_or(String::new(), |after| format!(" after position {after}"));
@@ -460,30 +496,38 @@ impl<'a> Draft<'a> {
         known: Vec<Option<Receipt>>,
         history: &dyn History,
     ) -> Result<Vec<Receipt>> {
-        let mut tips: HashMap<&str, Option<StreamTip>> = HashMap::new();
-        for (PreparedEvent { event, .. }, found) in prepared.events.iter().zip(&known) {
-            if let (Some(stream), None) = (event.stream(), found)
-                && !self.tips.contains_key(stream)
-                && !tips.contains_key(stream)
-            {
-                let tip = history.stream_tip(stream)?;
-                if tip.is_some_and(|tip| tip.version.0 >= u64::MAX - limits_of_a_batch()) {
-                    let message = format!("stream '{}' has no versions left", shown(stream));
-                    return Err(Error::new(ErrorKind::LimitExceeded, message));
-                }
-                tips.insert(stream, tip);
-            }
-        }
-        for (stream, tip) in tips {
-            if let Some(tip) = tip {
-                self.tips.insert(stream.to_owned(), tip);
+        let size = self.base.size();
+        let mut new_streams: HashMap<u64, &str> = HashMap::new();
+        for (PreparedEvent { event, stream_hash, .. }, found) in prepared.events.iter().zip(&known) {
+            let (Some(stream), None) = (event.stream(), found) else { continue };
+            let tip = match self.drafts.tip_hashed(*stream_hash, stream) {
+                Some(tip) => tip,
+                None if new_streams.get(stream_hash) == Some(&stream) => continue,
+                None => match history.stream_tip(stream)? {
+                    Some(tip) => {
+                        self.drafts.set_tip_hashed(*stream_hash, stream, tip, size);
+                        tip
+                    }
+                    None => {
+                        new_streams.insert(*stream_hash, stream);
+                        continue;
+                    }
+                },
+            };
+            if tip.version.0 >= u64::MAX - limits_of_a_batch() {
+                let message = format!("stream '{}' has no versions left", shown(stream));
+                return Err(Error::new(ErrorKind::LimitExceeded, message));
             }
         }
         let mut receipts = Vec::with_capacity(prepared.events.len());
-        for (PreparedEvent { event, envelope, parts }, found) in prepared.events.into_iter().zip(known) {
+        self.events.reserve(prepared.events.len());
+        self.by_key.reserve(prepared.events.len());
+        for (PreparedEvent { event, key_hash, stream_hash, envelope, parts }, found) in
+            prepared.events.into_iter().zip(known)
+        {
             // An event that stands twice in this append was not known when it was looked up; it is now.
             let found = found.or_else(|| {
-                let drafted = &self.events[*self.by_key.get(&key(&event))?];
+                let drafted = &self.events[self.by_key.get(key_hash, &event, &self.events)?];
                 Some(Receipt {
                     position: drafted.position,
                     version: drafted.version,
@@ -495,20 +539,30 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let position = Position(self.tree.size());
-            let tip = event.stream().map(|stream| self.tips.get(stream).copied());
+            let tip = event.stream().map(|stream| self.drafts.tip_hashed(stream_hash, stream));
             let version = tip.map(|tip| match tip {
                 Some(tip) => (Version(tip.version.0 + 1), Some(tip.leaf)),
                 None => (Version(0), None),
             });
             let fields = LogFields { log: self.base.log, position, recorded: self.time, version };
-            let leaf = leaf_hash(self.builder.push(|out| envelope.write(&fields, out), &parts));
+            let scope = event.attribute("dataperson");
+            let recent = &mut *self.recent;
+            let entry = self.builder.push(
+                |out| envelope.write(&fields, out),
+                |out| {
+                    for PreparedPart { salt, content, anchors } in &parts {
+                        recent.put_part(position, scope, salt, content, anchors, out);
+                    }
+                },
+            );
+            let leaf = leaf_hash(entry);
             self.tree.push(leaf);
             let version = version.map(|(version, _)| version);
             if let (Some(stream), Some(version)) = (event.stream(), version) {
-                self.tips.insert(stream.to_owned(), StreamTip { position, version, leaf });
+                self.drafts.set_tip_hashed(stream_hash, stream, StreamTip { position, version, leaf }, size);
             }
-            self.by_key.insert(key(&event), self.events.len());
             self.events.push(DraftedEvent { event, position, version, leaf });
+            self.by_key.add_last(key_hash, &self.events);
             receipts.push(Receipt { position, version, status: Status::Recorded });
         }
         Ok(receipts)
@@ -537,7 +591,9 @@ impl<'a> Draft<'a> {
             last_frame: chained.hash(),
             last_time: self.time,
         };
-        Some(DraftedFrame { chained, bytes, state, events: self.events, builder: self.builder })
+        let events = Arc::new(self.events);
+        self.drafts.push(events.clone(), self.by_key, state.size());
+        Some(DraftedFrame { chained, bytes, state, events, builder: self.builder })
     }
 }
 

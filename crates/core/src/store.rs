@@ -27,9 +27,13 @@
 //! 12. **Reads never go backwards** on a handle and include its own appends; [`Read::at_least`] extends that
 //!     to another process.
 //! 13. **Dropping** an append's future leaves it whole or absent.
+//!
+//! Appends that are [submitted](crate::Log::submit) one after the other are recorded in that order.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -39,6 +43,7 @@ use crate::event::Event;
 use crate::frame::Frame;
 use crate::ids::{Hash, LogId, LogName, Position, Time, Version};
 use crate::limits::Limits;
+use crate::log::Pending;
 use crate::query::{Condition, Direction, Query, TimeField};
 use crate::tree::leaf_hash;
 use crate::verify::{Expect, Report};
@@ -365,6 +370,35 @@ pub struct Finding {
 /// Called while long work goes on: events done, events in all.
 pub type Progress<'a> = &'a (dyn Fn(u64, u64) + Send + Sync);
 
+/// What came of [`Store::submit`].
+#[derive(Debug)]
+pub enum Submitted {
+    /// It is in the queue: it will be recorded, or its answer says why not.
+    Queued(Pending),
+    /// It is not within the limits, or the store takes none.
+    Refused(Error),
+    /// The store has no queue: here it is again.
+    NoQueue(Append),
+}
+
+/// Polls a future on this thread, which sleeps until it is woken.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(answer) => return answer,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
 /// Where logs and registers are kept. The promises are in the [module documentation](self).
 ///
 /// This is what a backend implements. People use [`Log`](crate::Log), which adds streams of events and following.
@@ -382,6 +416,23 @@ pub trait Store: Send + Sync + 'static {
     /// `invalid` and `limit_exceeded` before anything is written; `conflict` and `already_exists` with
     /// [`Error::conflicts`]; `read_only`, `locked`, `full`, `clock`, `stopped`; `unknown` when it may have been written.
     fn append<'a>(&'a self, log: &'a LogName, append: Append) -> BoxFuture<'a, Result<Appended>>;
+
+    /// Like [`Store::append`], for a thread that may wait: it returns with the answer. Never call it from an
+    /// asynchronous task.
+    ///
+    /// As it comes it polls [`Store::append`] on the calling thread; where that needs a runtime, one has to be
+    /// entered. A store that can do the work on the calling thread does, which saves waking others.
+    fn append_blocking(&self, log: &LogName, append: Append) -> Result<Appended> {
+        block_on(self.append(log, append))
+    }
+
+    /// Queues an append behind those that were submitted before, and does not wait for it. What it answers says
+    /// how it went. People use [`Log::submit`](crate::Log::submit), which keeps the order also for stores
+    /// without a queue of their own, which is what a store has as it comes.
+    fn submit(&self, log: &LogName, append: Append) -> Submitted {
+        let _ = log;
+        Submitted::NoQueue(append)
+    }
 
     /// Reads a page of events. To go on, read again [`continued`](Read::continued) from [`Page::next`].
     ///

@@ -14,8 +14,9 @@ use sha2::{Digest, Sha256};
 
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::frame::{Frame, StoredPart};
-use crate::ids::{Hash, LogId, Position, Time, Version};
+use crate::extents::{NoSources, Sources};
+use crate::frame::{Chained, Frame, StoredEvent, StoredPart, check_commitments};
+use crate::ids::{FrameId, Hash, LogId, Position, Time, Version};
 use crate::tree::{Tree, leaf_hash};
 
 /// A statement from outside about what the log was: its first `size` events have this root.
@@ -107,6 +108,23 @@ struct Tip {
     leaf: Hash,
 }
 
+/// A frame of which only what cannot be computed is stored.
+#[derive(Debug, Clone, Copy)]
+pub struct UnchainedFrame<'a> {
+    /// The log.
+    pub log: LogId,
+    /// The frame's number.
+    pub sequence: u64,
+    /// The position of its first event.
+    pub first: Position,
+    /// The random id of the frame.
+    pub id: FrameId,
+    /// The random id of the handle that wrote it.
+    pub writer: FrameId,
+    /// Where it is stored: the hash of the frame before, and the tree after this one.
+    pub stored: Option<(Hash, &'a Tree)>,
+}
+
 /// Recomputes a log frame by frame.
 #[derive(Debug)]
 pub struct Verifier {
@@ -179,42 +197,149 @@ impl Verifier {
         self.next_sequence = self.next_sequence.saturating_add(1);
     }
 
-    /// Checks the next frame.
+    /// Checks the next frame, whose events refer to no others.
     pub fn frame(&mut self, frame: &Frame, place: Option<&str>) {
+        self.frame_with(frame, place, &mut NoSources);
+    }
+
+    /// Checks the next frame; `sources` is where the events it may refer to are found.
+    pub fn frame_with(&mut self, frame: &Frame, place: Option<&str>, sources: &mut dyn Sources) {
         let chained = frame.chained().clone();
-        let at = |position: Option<Position>, message: String| Problem {
+        let at = |message: &str| Problem {
             frame: Some(chained.sequence),
-            position,
+            position: None,
+            place: place.map(str::to_owned),
+            message: message.to_owned(),
+        };
+        self.begin(&chained.log, chained.sequence, chained.first, Some(chained.previous), place);
+        let events = (0..frame.len()).map(|index| frame.event(index));
+        self.events(&chained.log, chained.sequence, chained.first, events, place, sources);
+        if let Some(tree) = &self.tree
+            && tree.root() != chained.root
+        {
+            self.problem(at("the root in its header does not match the entries up to here"));
+            self.tree = None;
+        }
+        if let Some(edge) = frame.tree() {
+            if edge.root() != chained.root {
+                self.problem(at("the right edge it carries does not match the root in its header"));
+            } else if self.tree.as_ref().is_some_and(|tree| *tree != edge) {
+                self.problem(at("the right edge it carries is not that of the tree"));
+            } else if self.tree.is_none() {
+                self.tree = Some(edge);
+            }
+        } else if frame.directory.edge.is_some() {
+            self.problem(at("the right edge it carries has the wrong length"));
+        }
+        self.end(chained.sequence, chained.tree_size(), Some(chained.hash()));
+    }
+
+    /// Checks the next frame where its root and the hash it links to are not stored but follow from the rest.
+    pub fn unchained(
+        &mut self,
+        frame: &UnchainedFrame<'_>,
+        events: impl ExactSizeIterator<Item = Result<StoredEvent>>,
+        place: Option<&str>,
+        sources: &mut dyn Sources,
+    ) {
+        let UnchainedFrame { log, sequence, first, .. } = *frame;
+        let count = events.len() as u32;
+        let previous = frame.stored.map(|(previous, _)| previous);
+        self.begin(&log, sequence, first, previous, place);
+        self.last_frame = self.last_frame.or(previous);
+        self.events(&log, sequence, first, events, place, sources);
+        if let Some((_, edge)) = frame.stored {
+            if self.tree.as_ref().is_some_and(|tree| tree != edge) {
+                self.problem(Problem {
+                    frame: Some(sequence),
+                    position: None,
+                    place: place.map(str::to_owned),
+                    message: "the right edge stored with it is not that of the entries up to here".into(),
+                });
+            }
+            self.tree = Some(edge.clone());
+        }
+        let chained = self.tree.as_ref().zip(self.last_frame).map(|(tree, previous)| Chained {
+            log,
+            id: frame.id,
+            writer: frame.writer,
+            sequence,
+            first,
+            count,
+            root: tree.root(),
+            previous,
+        });
+        self.end(sequence, first.0 + u64::from(count), chained.map(|chained| chained.hash()));
+    }
+
+    /// Holds what is stored of the log's end at this point, the hash of the last frame and the tree, against what was computed.
+    pub fn check_end(&mut self, last_frame: Hash, tree: &Tree, place: Option<&str>) {
+        let frame = self.next_sequence.checked_sub(1);
+        let hash_differs = self.last_frame.is_some_and(|last| last != last_frame);
+        let tree_differs = self.tree.as_ref().is_some_and(|computed| computed != tree);
+        for (differs, what) in [(hash_differs, "hash of the last frame"), (tree_differs, "tree")] {
+            if differs {
+                let message = format!("the {what} stored for the end does not match what was computed");
+                self.problem(Problem { frame, position: None, place: place.map(str::to_owned), message });
+            }
+        }
+        self.last_frame = Some(last_frame);
+        self.tree = Some(tree.clone());
+    }
+
+    /// Passes over frames that cannot be read, and have been named, up to this sequence number and position.
+    pub fn skip_to(&mut self, sequence: u64, position: u64) {
+        (self.tree, self.last_frame, self.gaps) = (None, None, true);
+        (self.next_sequence, self.size) = (sequence, position);
+    }
+
+    /// The checks of a frame before its events.
+    fn begin(
+        &mut self,
+        log: &LogId,
+        sequence: u64,
+        first: Position,
+        previous: Option<Hash>,
+        place: Option<&str>,
+    ) {
+        let at = |message: String| Problem {
+            frame: Some(sequence),
+            position: None,
             place: place.map(str::to_owned),
             message,
         };
-        if *self.log.get_or_insert(chained.log) != chained.log {
-            self.problem(at(None, format!("belongs to log {}", chained.log)));
+        if *self.log.get_or_insert(*log) != *log {
+            self.problem(at(format!("belongs to log {log}")));
         }
-        if chained.sequence != self.next_sequence {
+        if sequence != self.next_sequence {
             if self.last_frame.is_some() {
-                self.problem(at(None, format!("frame {} was expected here", self.next_sequence)));
+                self.problem(at(format!("frame {} was expected here", self.next_sequence)));
             }
             (self.tree, self.last_frame, self.gaps) = (None, None, true);
         }
-        if self.last_frame.is_some_and(|last| last != chained.previous) {
-            self.problem(at(
-                None,
-                "does not follow the frame before it: the hash of its header differs".into(),
-            ));
+        if self.last_frame.zip(previous).is_some_and(|(last, previous)| last != previous) {
+            self.problem(at("does not follow the frame before it: the hash of its header differs".into()));
         }
-        if chained.first.0 != self.size {
+        if first.0 != self.size {
             if self.tree.is_some() {
-                self.problem(at(
-                    None,
-                    format!("begins at position {}, expected {}", chained.first, self.size),
-                ));
+                self.problem(at(format!("begins at position {first}, expected {}", self.size)));
             }
             (self.tree, self.gaps) = (None, true);
         }
-        for index in 0..frame.len() {
-            let position = Position(chained.first.0 + index as u64);
-            match self.event(frame, index, position, &chained.log) {
+    }
+
+    fn events(
+        &mut self,
+        log: &LogId,
+        sequence: u64,
+        first: Position,
+        events: impl Iterator<Item = Result<StoredEvent>>,
+        place: Option<&str>,
+        sources: &mut dyn Sources,
+    ) {
+        for (index, stored) in events.enumerate() {
+            let position = Position(first.0 + index as u64);
+            match self.event(stored, position, log, sources) {
                 Ok(leaf) => {
                     if let Some(tree) = &mut self.tree {
                         tree.push(leaf);
@@ -224,7 +349,12 @@ impl Verifier {
                     }
                 }
                 Err((message, leaf)) => {
-                    self.problem(at(Some(position), message));
+                    self.problem(Problem {
+                        frame: Some(sequence),
+                        position: Some(position),
+                        place: place.map(str::to_owned),
+                        message,
+                    });
                     match (leaf, &mut self.tree) {
                         (Some(leaf), Some(tree)) => tree.push(leaf),
                         _ => {
@@ -235,41 +365,24 @@ impl Verifier {
                 }
             }
         }
-        if let Some(tree) = &self.tree
-            && tree.root() != chained.root
-        {
-            self.problem(at(None, "the root in its header does not match the entries up to here".into()));
-            self.tree = None;
-        }
-        if let Some(edge) = frame.tree() {
-            if edge.root() != chained.root {
-                self.problem(at(
-                    None,
-                    "the right edge it carries does not match the root in its header".into(),
-                ));
-            } else if self.tree.as_ref().is_some_and(|tree| *tree != edge) {
-                self.problem(at(None, "the right edge it carries is not that of the tree".into()));
-            } else if self.tree.is_none() {
-                self.tree = Some(edge);
-            }
-        } else if frame.directory.edge.is_some() {
-            self.problem(at(None, "the right edge it carries has the wrong length".into()));
-        }
-        self.size = chained.tree_size();
-        self.next_sequence = chained.sequence.saturating_add(1);
-        self.last_frame = Some(chained.hash());
+    }
+
+    fn end(&mut self, sequence: u64, size: u64, hash: Option<Hash>) {
+        self.size = size;
+        self.next_sequence = sequence.saturating_add(1);
+        self.last_frame = hash;
         self.report.frames += 1;
     }
 
     /// Checks one event; answers its leaf, with an error too if the entry itself could be read.
     fn event(
         &mut self,
-        frame: &Frame,
-        index: usize,
+        stored: Result<StoredEvent>,
         position: Position,
         log: &LogId,
+        sources: &mut dyn Sources,
     ) -> Result<Hash, (String, Option<Hash>)> {
-        let stored = frame.event(index).map_err(|e| (e.to_string(), None))?;
+        let stored = stored.map_err(|e| (e.to_string(), None))?;
         let leaf = leaf_hash(&stored.entry);
         self.report.events += 1;
         let fail = |message: String| Err((message, Some(leaf)));
@@ -307,11 +420,15 @@ impl Verifier {
         if let Some(message) = broken_stream {
             return fail(message);
         }
-        if let Err(e) = stored.check_commitments(&entry) {
+        let parts = match stored.parts(&entry, sources) {
+            Ok(parts) => parts,
+            Err(e) => return fail(e.to_string()),
+        };
+        if let Err(e) = check_commitments(&entry, &parts) {
             return fail(e.to_string());
         }
         // Nothing in this version erases, so nothing can vouch for it.
-        if stored.parts(&entry).is_ok_and(|parts| parts.iter().any(|p| matches!(p, StoredPart::Erased))) {
+        if parts.iter().any(|part| matches!(part, StoredPart::Erased)) {
             return fail("its data is marked as erased, and nothing says by whom".into());
         }
         Ok(leaf)

@@ -616,7 +616,7 @@ pub fn parse_page(mut body: Bytes) -> Result<Page> {
 }
 
 fn event_of(bytes: Bytes, state: u8, data: Bytes) -> Result<RecordedEvent> {
-    let entry = Entry::decode(&bytes)?;
+    let entry = Entry::decode_shared(&bytes)?;
     let promised = entry.parts.iter().find(|part| part.name == DATA_PART).map(|part| part.length);
     let mut event = entry.event;
     match (state, promised) {

@@ -188,7 +188,12 @@ fn frame(chance: &mut Chance, len: usize, with_edge: bool) -> (Vec<u8>, Vec<Vec<
         let recorded = Time::from_micros(1_800_000_000_000_000 + n as u64).expect("before the year 10000");
         let fields = LogFields { log, position: Position(n as u64), recorded, version };
         let envelope = EncodedEnvelope::new(&event, &[part]);
-        let entry = builder.push(|out| envelope.write(&fields, out), &[(salt, data)]).to_vec();
+        let literal = |out: &mut Vec<u8>| {
+            out.push(0);
+            out.extend_from_slice(&salt.0);
+            out.extend_from_slice(&data);
+        };
+        let entry = builder.push(|out| envelope.write(&fields, out), literal).to_vec();
         let leaf = leaf_hash(&entry);
         if let (Some(stream), Some((version, _))) = (stream, version) {
             tips[stream] = Some((version, leaf));
@@ -271,7 +276,7 @@ fn use_frame(bytes: &Bytes) {
             black_box(&out);
         }
     }
-    let _ = black_box(frame.reencode(frame.tree().as_ref()));
+    let _ = black_box(frame.reencode(frame.tree().as_ref(), &mut precedent_core::extents::Recent::new(1 << 20)));
     let _ = black_box(LogState::empty(frame.chained().log).after(&frame));
     let mut verifier = Verifier::new(None);
     verifier.frame(&frame, None);

@@ -9,6 +9,8 @@ use precedent_core::conformance::{Backend, Failure, Fixture, Unable, assert_conf
 use precedent_core::memory::Clock;
 use precedent_core::{LogName, Position, Result, Store, Time};
 
+use crate::reader::FrameReader;
+use crate::segment::EventPlace;
 use crate::io::faults::{FaultyIo, Random};
 use crate::io::{Io, Mode, RealIo};
 use crate::{Access, EmbeddedStore, Options};
@@ -146,15 +148,23 @@ impl<T: TestIo> Fixture for Opened<T> {
     }
 
     fn damage(&self, log: &LogName, position: Position) -> Result<Arc<dyn Store>, Unable> {
-        let (path, offset) = {
-            let log = self.current().log(log)?;
-            let place = log.segments.frame_at(position.0)?;
-            let mut reader = crate::segment::FrameReader::new(&log.segments, false);
-            let frame = reader.frame(place)?;
-            let event = frame.directory.places[(position.0 - place.first_position) as usize];
-            (log.segments.path(place.segment), place.offset + u64::from(event.entry_at) + 1)
-        };
+        // Closing may pack the event.
         self.close();
+        let (path, offset) = {
+            let store = self.open(Access::ReadOnly)?;
+            let log = store.log(log)?;
+            match log.segments.locate(position.0)? {
+                EventPlace::Pack(pack) => {
+                    let open = log.segments.open_pack(&pack)?;
+                    (pack.path(&log.dir), open.block_offset(open.block_of(position)) + 9)
+                }
+                EventPlace::Frame(place) => {
+                    let frame = FrameReader::new(&log.segments, false).frame(&place)?;
+                    let event = frame.directory.places[(position.0 - place.first_position) as usize];
+                    (log.segments.path(place.segment), place.offset + u64::from(event.entry_at) + 1)
+                }
+            }
+        };
         let io = self.io.lock().unwrap().io();
         flip(&*io, &path, offset).map_err(precedent_core::Error::from)?;
         Ok(self.open_again()?)

@@ -34,12 +34,32 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+thread_local! {
+    /// Whether the stores that [`options`] opens pack their segments.
+    static PACKS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs something with stores that pack their segments.
+pub(crate) fn packing<T>(run: impl FnOnce() -> T) -> T {
+    PACKS.set(true);
+    let result = run();
+    PACKS.set(false);
+    result
+}
+
+/// Bytes without repeats, always the same.
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    (0..len).map(|_| random.below(256) as u8).collect()
+}
+
 /// Tiny segments and runs, so that sealing, flushing and merging happen in the middle of everything.
 pub(crate) fn options() -> Options {
     let ticks = AtomicU64::new(1_800_000_000_000_000);
     Options {
         segment_bytes: 6 << 10,
         index_flush_bytes: 2 << 10,
+        pack: PACKS.get(),
         background: false,
         clock: Arc::new(move || Time::from_micros(ticks.fetch_add(1_000, Ordering::Relaxed)).unwrap()),
         ..Options::default()
@@ -64,7 +84,12 @@ fn workload() -> Vec<Vec<Event>> {
     for i in 0..24usize {
         let size = [0, 1, 100, 300, 520, 1_100, 3_000, 9_000][i % 8];
         let fill = [0, 0xff, b'x'][i % 3];
-        let events = (0..1 + i % 3).map(|j| event(&format!("{i}-{j}"), vec![fill; size + j])).collect();
+        // What is not one byte over and over is the same noise again and again, each time with another beginning.
+        let data = |j: usize| match fill {
+            b'x' => [vec![i as u8; size / 10], noise(1, size + j - size / 10)].concat(),
+            _ => vec![fill; size + j],
+        };
+        let events = (0..1 + i % 3).map(|j| event(&format!("{i}-{j}"), data(j))).collect();
         appends.push(events);
     }
     appends
@@ -201,7 +226,7 @@ fn rounds() -> u64 {
 }
 
 #[test]
-fn a_crash_at_any_operation_loses_nothing_acknowledged_and_leaves_no_half_batch() {
+pub(crate) fn a_crash_at_any_operation_loses_nothing_acknowledged_and_leaves_no_half_batch() {
     for at in 0..operations() {
         for round in 0..rounds() {
             let io = FaultyIo::default();
@@ -218,7 +243,7 @@ fn a_crash_at_any_operation_loses_nothing_acknowledged_and_leaves_no_half_batch(
 }
 
 #[test]
-fn a_second_crash_while_recovering_from_the_first_loses_nothing_either() {
+pub(crate) fn a_second_crash_while_recovering_from_the_first_loses_nothing_either() {
     let count = operations();
     for at in (0..count).step_by(7) {
         let io = FaultyIo::default();
@@ -239,7 +264,7 @@ fn a_second_crash_while_recovering_from_the_first_loses_nothing_either() {
 }
 
 #[test]
-fn a_full_disk_at_any_operation_is_an_error_and_not_a_broken_log() {
+pub(crate) fn a_full_disk_at_any_operation_is_an_error_and_not_a_broken_log() {
     for at in 0..operations() {
         let io = FaultyIo::default();
         io.plan(at, Fault::Error(std::io::ErrorKind::StorageFull));
@@ -279,7 +304,7 @@ fn a_disk_that_stays_full_refuses_until_there_is_room_again() {
 }
 
 #[test]
-fn a_failing_disk_stops_the_handle_and_every_waiter_is_told() {
+pub(crate) fn a_failing_disk_stops_the_handle_and_every_waiter_is_told() {
     for at in 0..operations() {
         let io = FaultyIo::default();
         io.plan(at, Fault::Error(std::io::ErrorKind::Other));
@@ -399,7 +424,7 @@ fn a_log_that_lost_acknowledged_frames_is_damaged_and_not_shorter() {
 }
 
 #[test]
-fn a_deleted_or_damaged_index_is_made_again() {
+pub(crate) fn a_deleted_or_damaged_index_is_made_again() {
     let io = FaultyIo::default();
     let mut told = Told::default();
     run(&io, &mut told);

@@ -285,7 +285,7 @@ fn the_first_frame_of_every_segment_carries_the_right_edge() {
     let log = store.log(&LogName::default()).unwrap();
     let segments = crate::segment::Segments::list(&io, &log.dir).unwrap().0;
     assert!(segments.len() > 4);
-    for number in segments {
+    for number in segments.iter().map(|unit| unit.first) {
         let first = log.segments.step(number, 0, log.id).unwrap();
         let crate::segment::Step::Frame(header, 0) = first else {
             panic!("segment {number} begins with a frame")

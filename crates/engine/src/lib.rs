@@ -7,6 +7,7 @@
 //! logs/NAME/log            the log's id
 //! logs/NAME/00000000.seg   segments: frames, one after the other
 //! logs/NAME/00000000.map   where in its segment each frame lies (derived)
+//! logs/NAME/*.pack         the frames of sealed segments, in their place
 //! logs/NAME/index/*.run    which positions have a term (derived)
 //! logs/NAME/published      how far readers in other processes may look
 //! logs/NAME/clean          where the log ended when it was closed in good order
@@ -16,6 +17,9 @@
 //! |---|---|
 //! | `io` | the few verbs asked of a file system; the tests' one loses what was not synced |
 //! | `segment` | segment files, and where a frame lies |
+//! | `pack` | sealed segments, compressed |
+//! | `packer` | when and how they become packs |
+//! | `reader` | events and frames, from wherever they are |
 //! | `index` | which positions have a term: runs, tables, cursors |
 //! | `recovery` | finding the end of a log, torn or damaged, and where the writer goes on |
 //! | `writer` | group commit: sequence, write, sync, publish, answer |
@@ -34,11 +38,18 @@ mod conformance_tests;
 mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
+#[cfg(test)]
+mod pack_tests;
+#[cfg(test)]
+mod pipeline_tests;
 mod index;
 mod io;
 mod log;
 mod look;
 mod meta;
+mod pack;
+mod packer;
+mod reader;
 mod recovery;
 mod registers;
 mod segment;
@@ -48,7 +59,9 @@ mod writer;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -61,7 +74,7 @@ use precedent_core::store::{Finding, Progress, Usage, beyond};
 use precedent_core::verify::{Expect, Report};
 use precedent_core::{
     Append, Appended, Durability, Error, ErrorKind, ExpectedRegister, Head, Limits, LogName, Page, Position,
-    Query, Read, RecordedEvent, Register, RegisterName, Result, Store, Time,
+    Pending, Query, Read, RecordedEvent, Register, RegisterName, Result, Store, Submitted, Time,
 };
 
 use crate::io::{Io, LockKind, Mode, RealIo, read_file};
@@ -94,7 +107,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// An index run is written every so many bytes of log. The default is 16 MiB: opening replays no more.
     pub index_flush_bytes: u64,
-    /// Whether index runs are written by a thread of their own. Tests switch it off to be the same every time.
+    /// Whether sealed segments are packed: compressed, in the background. Without it a log stays as it was written.
+    pub pack: bool,
+    /// Whether index runs and packs are written by a thread of their own. Tests switch it off to be the same every time.
     pub background: bool,
 }
 
@@ -107,6 +122,7 @@ impl Default for Options {
             clock: Arc::new(|| Time::from_system(std::time::SystemTime::now())),
             segment_bytes: 64 << 20,
             index_flush_bytes: 16 << 20,
+            pack: true,
             background: true,
         }
     }
@@ -119,6 +135,7 @@ pub(crate) struct Settings {
     pub(crate) clock: Clock,
     pub(crate) segment_bytes: u64,
     pub(crate) index_flush_bytes: u64,
+    pub(crate) pack: bool,
     pub(crate) background: bool,
     pub(crate) limits: Limits,
     pub(crate) lock_path: PathBuf,
@@ -226,7 +243,7 @@ pub struct EmbeddedStore {
     path: PathBuf,
     settings: Arc<Settings>,
     registers: Registers,
-    logs: Mutex<Logs>,
+    logs: Arc<Mutex<Logs>>,
     /// Held as long as the store is open for writing.
     lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
@@ -283,6 +300,7 @@ impl EmbeddedStore {
             clock: options.clock,
             segment_bytes: options.segment_bytes,
             index_flush_bytes: options.index_flush_bytes,
+            pack: options.pack,
             background: options.background,
             limits: Limits::new(Durability::Device),
             lock_path,
@@ -295,7 +313,7 @@ impl EmbeddedStore {
             io,
             path: path.to_owned(),
             settings,
-            logs: Mutex::default(),
+            logs: Arc::default(),
             lock: Mutex::new(lock),
         };
         if writes {
@@ -421,23 +439,6 @@ impl EmbeddedStore {
         Ok(log)
     }
 
-    /// Lets go of a log that its first append has not made.
-    fn forget_unmade(&self, name: &LogName) {
-        let Ok(slot) = self.slot(name) else { return };
-        let mut place = lock(&slot);
-        if let Slot::Open(log) = &*place
-            && log.check_exists().is_err()
-        {
-            log.close();
-            *place = Slot::Empty;
-            let mut logs = lock(&self.logs);
-            // Nobody else holds the place but us and the map.
-            if Arc::strong_count(&slot) == 2 {
-                logs.slots.remove(name);
-            }
-        }
-    }
-
     /// The log, after a look at what a writer in another process has published.
     fn fresh_log(&self, name: &LogName) -> Result<Arc<Log>> {
         let log = self.existing_log(name)?;
@@ -445,28 +446,35 @@ impl EmbeddedStore {
         Ok(log)
     }
 
-    /// Hands a job to the writer of a log and waits for its answer. A log that was closed meanwhile has been
-    /// replaced, unless the store has been closed.
-    async fn submit<T>(
+    /// Hands a job to the writer of a log, to be waited for. A log that was closed meanwhile has been replaced,
+    /// unless the store has been closed. `here`: as in [`Log::submit`].
+    fn submit<T>(
         &self,
         name: &LogName,
         job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job,
         log: impl Fn() -> Result<Arc<Log>>,
-    ) -> Result<T> {
+        here: bool,
+    ) -> Result<Answered<T>> {
         let (answer, answered) = oneshot::channel();
         let mut job = job(answer);
         loop {
             let log = log()?;
-            match log.submit(job) {
-                Ok(()) => break,
+            match log.submit(job, here) {
+                Ok(()) => return Ok(Answered { answered, log: name.clone() }),
                 Err((error, None)) => return Err(error),
                 Err((_, Some(back))) => job = back,
             }
             self.check_open()?;
         }
-        let gone =
-            |_| Error::new(ErrorKind::Stopped, format!("the writer of log '{name}' ended")).maybe_written();
-        answered.await.map_err(gone)?
+    }
+
+    /// Prepares an append on this thread, beside the writer: limits, salts, commitments. Then queues it.
+    fn queue_append(&self, name: &LogName, append: Append, here: bool) -> Result<QueuedAppend> {
+        let prepared = Prepared::new(append, &self.settings.limits)?;
+        let unmade = self.log(name)?.check_exists().is_err();
+        let forget = unmade.then(|| Unmade { logs: self.logs.clone(), name: name.clone() });
+        let job = |answer| Job::Append(prepared, answer);
+        Ok(QueuedAppend { answered: self.submit(name, job, || self.log(name), here)?, _forget: forget })
     }
 
     /// Waits until the log holds more than `size` events or the time is up.
@@ -540,15 +548,58 @@ impl History for Nothing {
     }
 }
 
-/// Lets go of a log that an append was to make and did not, also if the append's future is dropped.
-struct Unmade<'a> {
-    store: &'a EmbeddedStore,
-    name: &'a LogName,
+/// The answer to something that the writer of a log was handed.
+struct Answered<T> {
+    answered: oneshot::Receiver<Result<T>>,
+    log: LogName,
 }
 
-impl Drop for Unmade<'_> {
+impl<T> Answered<T> {
+    fn gone(log: &LogName) -> Error {
+        Error::new(ErrorKind::Stopped, format!("the writer of log '{log}' ended")).maybe_written()
+    }
+}
+
+impl<T> Future for Answered<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = std::task::ready!(self.answered.poll_unpin(cx));
+        Poll::Ready(answer.unwrap_or_else(|_| Err(Self::gone(&self.log))))
+    }
+}
+
+/// An append in the queue.
+struct QueuedAppend {
+    answered: Answered<Appended>,
+    _forget: Option<Unmade>,
+}
+
+/// Lets go of a log that an append was to make and did not, also if the append's future is dropped.
+struct Unmade {
+    logs: Arc<Mutex<Logs>>,
+    name: LogName,
+}
+
+impl Drop for Unmade {
     fn drop(&mut self) {
-        self.store.forget_unmade(self.name);
+        let slot = {
+            let logs = lock(&self.logs);
+            let Some(slot) = logs.slots.get(&self.name).filter(|_| !logs.closed) else { return };
+            slot.clone()
+        };
+        let mut place = lock(&slot);
+        if let Slot::Open(log) = &*place
+            && log.check_exists().is_err()
+        {
+            log.close();
+            *place = Slot::Empty;
+            let mut logs = lock(&self.logs);
+            // Nobody else holds the place but us and the map.
+            if Arc::strong_count(&slot) == 2 {
+                logs.slots.remove(&self.name);
+            }
+        }
     }
 }
 
@@ -639,13 +690,29 @@ impl Store for EmbeddedStore {
 
     fn append<'a>(&'a self, log: &'a LogName, append: Append) -> BoxFuture<'a, Result<Appended>> {
         async move {
-            // On this thread, beside the writer: the limits, the salts, the commitments.
-            let prepared = Prepared::new(append, &self.settings.limits)?;
-            let unmade = self.log(log)?.check_exists().is_err();
-            let _forget = unmade.then_some(Unmade { store: self, name: log });
-            self.submit(log, |answer| Job::Append(prepared, answer), || self.log(log)).await
+            let queued = self.queue_append(log, append, false)?;
+            queued.answered.await
         }
         .boxed()
+    }
+
+    fn append_blocking(&self, log: &LogName, append: Append) -> Result<Appended> {
+        let mut queued = self.queue_append(log, append, true)?;
+        // Nearly always it is there: this thread has made the frame.
+        match queued.answered.answered.try_recv() {
+            Ok(Some(answer)) => answer,
+            _ => Pending::new(queued.answered).wait(),
+        }
+    }
+
+    fn submit(&self, log: &LogName, append: Append) -> Submitted {
+        match self.queue_append(log, append, false) {
+            Ok(queued) => Submitted::Queued(Pending::new(async move {
+                let queued = queued;
+                queued.answered.await
+            })),
+            Err(error) => Submitted::Refused(error),
+        }
     }
 
     fn read<'a>(&'a self, log: &'a LogName, read: &'a Read) -> BoxFuture<'a, Result<Page>> {
@@ -709,14 +776,14 @@ impl Store for EmbeddedStore {
         async move {
             let Some(first) = frames.first().cloned() else { return self.fresh_log(log)?.head() };
             let target = || self.copy_target(log, &first);
-            self.submit(log, |answer| Job::PutFrames(frames, answer), target).await?;
+            self.submit(log, |answer| Job::PutFrames(frames, answer), target, false)?.await?;
             self.fresh_log(log)?.head()
         }
         .boxed()
     }
 
     fn promote<'a>(&'a self, log: &'a LogName) -> BoxFuture<'a, Result<()>> {
-        async move { self.submit(log, Job::Promote, || self.existing_log(log)).await }.boxed()
+        async move { self.submit(log, Job::Promote, || self.existing_log(log), false)?.await }.boxed()
     }
 
     fn verify<'a>(

@@ -11,11 +11,12 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
+use precedent_core::entry::Entry;
 use precedent_core::frame::Frame;
 use precedent_core::sequencer::{LogState, Prepared};
 use precedent_core::store::{Finding, Severity, Usage, beyond};
@@ -32,8 +33,9 @@ use crate::io::{Io, Mode};
 use crate::look::look;
 use crate::meta::{LogMeta, Mark, PUBLISHED_FILE};
 use crate::recovery::{self, Tail};
-use crate::segment::{FrameReader, Segments};
-use crate::writer::Writer;
+use crate::reader::FrameReader;
+use crate::segment::Segments;
+use crate::writer::{ENOUGH_BYTES, FRAME_BYTES, Writer};
 
 /// Events in a page at most.
 const PAGE_EVENTS: usize = 1_000;
@@ -41,6 +43,11 @@ const PAGE_EVENTS: usize = 1_000;
 const PAGE_BYTES: usize = 4 << 20;
 /// Bytes that are looked at for one page, about, matching or not.
 const PAGE_EXAMINED_BYTES: usize = 64 << 20;
+
+/// Candidates that are looked up before the first of them is read: what lies close together is read together.
+const CANDIDATES: usize = 64;
+/// A read of everything reads ahead if it wants at least so many events.
+const READ_AHEAD_EVENTS: usize = 100;
 
 /// What readers may see.
 #[derive(Debug, Clone)]
@@ -54,16 +61,98 @@ pub(crate) struct Published {
 
 /// Something for the writer to do.
 pub(crate) enum Job {
-    Append(Prepared, oneshot::Sender<Result<Appended>>),
+    Append(Prepared, Answer),
     PutFrames(Vec<Frame>, oneshot::Sender<Result<()>>),
     Promote(oneshot::Sender<Result<()>>),
 }
 
+/// Who is told what came of an append.
+pub(crate) type Answer = oneshot::Sender<Result<Appended>>;
+
 #[derive(Default)]
 struct Queue {
     jobs: VecDeque<Job>,
+    /// Bytes of the appends in it, at most.
+    bytes: usize,
     closing: bool,
+    /// Those who are drafting a frame. They look at the queue again when they are done.
+    drafting: usize,
+    /// Whether a frame is being written and synced.
+    device_taken: bool,
+    /// Whether somebody waits with a draft for the device.
+    device_wanted: bool,
+    threads: Vec<JoinHandle<()>>,
+    /// Threads that wait for jobs.
+    idle: usize,
 }
+
+impl Queue {
+    /// The appends at the front that there is room for; or the first job, if that is no append and `alone`.
+    fn take(&mut self, mut room: Room, alone: bool) -> VecDeque<Job> {
+        let mut taken = VecDeque::new();
+        loop {
+            match self.jobs.front() {
+                Some(Job::Append(prepared, _)) if room.take(prepared.bytes_max()) => {
+                    self.bytes -= prepared.bytes_max();
+                }
+                Some(Job::Append(..)) | None => return taken,
+                Some(_) if !alone || !taken.is_empty() => return taken,
+                Some(_) => {
+                    taken.extend(self.jobs.pop_front());
+                    return taken;
+                }
+            }
+            taken.extend(self.jobs.pop_front());
+        }
+    }
+}
+
+/// What a frame can take in.
+#[derive(Clone, Copy)]
+pub(crate) struct Room {
+    bytes: usize,
+    /// Whether there is nothing in it: then an append of any size fits.
+    empty: bool,
+}
+
+impl Room {
+    /// Of a frame without events.
+    fn whole() -> Self {
+        Self { bytes: 0, empty: true }
+    }
+
+    /// Of a frame that has this many bytes.
+    pub(crate) fn beside(bytes: usize) -> Self {
+        Self { bytes, empty: false }
+    }
+
+    fn take(&mut self, bytes: usize) -> bool {
+        let fits = self.empty || (self.bytes < ENOUGH_BYTES && self.bytes + bytes <= FRAME_BYTES);
+        if fits {
+            (self.bytes, self.empty) = (self.bytes + bytes, false);
+        }
+        fits
+    }
+}
+
+/// The right to write the next frame. It ends when this is dropped.
+pub(crate) struct DeviceTurn<'a>(&'a Log);
+
+impl Drop for DeviceTurn<'_> {
+    fn drop(&mut self) {
+        let mut queue = lock(&self.0.queue);
+        queue.device_taken = false;
+        if std::mem::take(&mut queue.device_wanted) {
+            drop(queue);
+            self.0.turn.notify_all();
+        }
+    }
+}
+
+/// Threads that make frames: one writes while the other drafts.
+const THREADS_MAX: usize = 2;
+/// So many bytes in the queue are worth waking a thread that waits for the device, to draft them meanwhile.
+const WAKE_BYTES: usize = 64 << 10;
 
 /// One log.
 pub(crate) struct Log {
@@ -76,7 +165,10 @@ pub(crate) struct Log {
     pub(crate) index: RwLock<Arc<Index>>,
     published: RwLock<Published>,
     queue: Mutex<Queue>,
+    /// Tells threads that wait for jobs.
     wake: Condvar,
+    /// Tells who waits for the device.
+    turn: Condvar,
     waiters: Mutex<Vec<oneshot::Sender<()>>>,
     /// Whether it is on disk.
     pub(crate) exists: AtomicBool,
@@ -87,9 +179,14 @@ pub(crate) struct Log {
     /// What is wrong with the log, as far as it was seen.
     damage: Mutex<Option<Error>>,
     findings: Mutex<Vec<Finding>>,
+    /// Why sealed segments could not be packed when that was last tried.
+    pub(crate) packing: Mutex<Option<Error>>,
     /// What the writer goes on from, until the first job starts it.
     seed: Mutex<Option<Seed>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// From the first job until it is closed.
+    writer: RwLock<Option<Arc<Writer>>>,
+    /// As in `published`, for a look without the lock.
+    recorded_size: AtomicU64,
 }
 
 /// What a writer needs to start.
@@ -208,26 +305,33 @@ impl Log {
             published: RwLock::new(published),
             queue: Mutex::default(),
             wake: Condvar::new(),
+            turn: Condvar::new(),
+            recorded_size: AtomicU64::new(tail.size),
             waiters: Mutex::default(),
             exists: AtomicBool::new(meta.is_some()),
             copy: AtomicBool::new(meta.is_some_and(|meta| meta.copy)),
             read_only: problem,
             damage: Mutex::new(tail.damage),
             findings: Mutex::new(findings),
+            packing: Mutex::default(),
             seed: Mutex::new(seed),
-            thread: Mutex::default(),
+            writer: RwLock::default(),
         }))
     }
 
-    /// Starts the writer, unless it runs.
-    fn start_writer(self: &Arc<Self>) -> Result<()> {
-        let mut seed = lock(&self.seed);
-        let Some(Seed { state, segment, offset, .. }) = &*seed else { return Ok(()) };
-        let writer = Writer::new(self.clone(), state.clone(), *segment, *offset)?;
-        let thread = std::thread::Builder::new().name(format!("precedent-{}", self.name));
-        *lock(&self.thread) = Some(thread.spawn(move || writer.run())?);
-        *seed = None;
-        Ok(())
+    /// The writer, made if this is the first job. `None` once the log is closed.
+    fn writer(self: &Arc<Self>) -> Result<Option<Arc<Writer>>> {
+        if let Some(writer) = &*self.writer.read().unwrap_or_else(|p| p.into_inner()) {
+            return Ok(Some(writer.clone()));
+        }
+        let mut slot = self.writer.write().unwrap_or_else(|p| p.into_inner());
+        if slot.is_none() {
+            let mut seed = lock(&self.seed);
+            let Some(Seed { state, segment, offset, .. }) = &*seed else { return Ok(None) };
+            *slot = Some(Writer::new(self.clone(), state.clone(), *segment, *offset)?);
+            *seed = None;
+        }
+        Ok(slot.clone())
     }
 
     pub(crate) fn published(&self) -> Published {
@@ -238,36 +342,143 @@ impl Log {
         self.index.read().unwrap_or_else(|p| p.into_inner()).clone()
     }
 
-    /// Hands something to the writer.
+    /// Hands something to the writer. With `here`, for a thread that may wait, the work is done by this thread if
+    /// nobody else is at it: then the answer is there when this returns.
     ///
     /// # Errors
     /// The job comes back if the log has been closed: the store may have put another in its place.
-    pub(crate) fn submit(self: &Arc<Self>, job: Job) -> Result<(), (Error, Option<Job>)> {
+    pub(crate) fn submit(self: &Arc<Self>, job: Job, here: bool) -> Result<(), (Error, Option<Job>)> {
         if let Some(error) = &self.read_only {
             return Err((error.clone(), None));
         }
         self.settings.check_stopped().map_err(|error| (error, None))?;
-        self.start_writer().map_err(|error| (error, None))?;
+        let Some(writer) = self.writer().map_err(|error| (error, None))? else {
+            return Err((closed(), Some(job)));
+        };
         let mut queue = lock(&self.queue);
         if queue.closing {
             return Err((closed(), Some(job)));
         }
+        if let Job::Append(prepared, _) = &job {
+            queue.bytes += prepared.bytes_max();
+        }
         queue.jobs.push_back(job);
-        drop(queue);
-        self.wake.notify_one();
+        if here {
+            drop(queue);
+            // Who is drafting now looks at the queue again.
+            if !writer.try_lead() {
+                self.call_thread(&writer, lock(&self.queue));
+            }
+        } else {
+            self.call_thread(&writer, queue);
+        }
         Ok(())
     }
 
-    /// Everything that waits for the writer; blocks until there is something. `None` once the log is closed.
-    pub(crate) fn take_jobs(&self) -> Option<VecDeque<Job>> {
-        let mut queue = lock(&self.queue);
-        while queue.jobs.is_empty() {
-            if queue.closing {
-                return None;
-            }
-            queue = self.wake.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+    /// Sees to it that somebody takes what is in the queue.
+    fn call_thread(&self, writer: &Arc<Writer>, mut queue: MutexGuard<'_, Queue>) {
+        if queue.jobs.is_empty() {
+            return;
         }
-        Some(std::mem::take(&mut queue.jobs))
+        if queue.drafting > 0 {
+            if queue.device_wanted && queue.bytes >= WAKE_BYTES {
+                drop(queue);
+                self.turn.notify_all();
+            }
+        } else if queue.idle > 0 {
+            drop(queue);
+            self.wake.notify_one();
+        } else if queue.threads.len() < THREADS_MAX && !queue.closing {
+            let name = format!("precedent-{}", self.name);
+            let writer = writer.clone();
+            let thread = std::thread::Builder::new().name(name).spawn(move || writer.work());
+            // Without a thread the callers that may wait, or closing the log, do the work.
+            queue.threads.extend(thread);
+        }
+    }
+
+    /// Whether there is something to do; blocks until there is. `false` once the log is closed.
+    pub(crate) fn await_jobs(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        // While another drafts it takes what comes, and calls if it leaves something.
+        while queue.jobs.is_empty() || queue.drafting > 0 {
+            if queue.closing && queue.jobs.is_empty() {
+                return false;
+            }
+            queue.idle += 1;
+            queue = self.wake.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+            queue.idle -= 1;
+        }
+        true
+    }
+
+    pub(crate) fn has_jobs(&self) -> bool {
+        !lock(&self.queue).jobs.is_empty()
+    }
+
+    /// The number of threads that make frames.
+    #[cfg(test)]
+    pub(crate) fn threads(&self) -> usize {
+        lock(&self.queue).threads.len()
+    }
+
+    /// Takes what goes into a frame, or the one thing to be done alone. Whoever calls this says when it has
+    /// [`drafted`](Self::drafted), even if there was nothing.
+    pub(crate) fn take_jobs(&self) -> VecDeque<Job> {
+        let mut queue = lock(&self.queue);
+        queue.drafting += 1;
+        queue.take(Room::whole(), true)
+    }
+
+    /// Somebody else can draft the next frame now.
+    pub(crate) fn drafted(&self) {
+        let mut queue = lock(&self.queue);
+        queue.drafting -= 1;
+        if queue.jobs.is_empty() {
+            // Threads that waited for what was left, to end.
+            if queue.closing {
+                self.wake.notify_all();
+            }
+            return;
+        }
+        drop(queue);
+        let writer = self.writer.read().unwrap_or_else(|p| p.into_inner()).clone();
+        if let Some(writer) = writer {
+            self.call_thread(&writer, lock(&self.queue));
+        }
+    }
+
+    /// Waits until the device is free, or until enough has come to be drafted meanwhile. Answers what came and
+    /// there is room for.
+    pub(crate) fn await_turn(&self, room: Room) -> (VecDeque<Job>, Option<DeviceTurn<'_>>) {
+        let mut queue = lock(&self.queue);
+        while queue.device_taken && queue.bytes < WAKE_BYTES {
+            queue.device_wanted = true;
+            queue = self.turn.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        let jobs = queue.take(room, false);
+        if queue.device_taken && jobs.is_empty() {
+            drop(queue);
+            return (jobs, Some(self.await_device()));
+        }
+        let free = !std::mem::replace(&mut queue.device_taken, true);
+        (jobs, free.then(|| DeviceTurn(self)))
+    }
+
+    /// Waits until the device is free.
+    pub(crate) fn await_device(&self) -> DeviceTurn<'_> {
+        let mut queue = lock(&self.queue);
+        while queue.device_taken {
+            queue.device_wanted = true;
+            queue = self.turn.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        queue.device_taken = true;
+        DeviceTurn(self)
+    }
+
+    /// The number of events that the index covers.
+    pub(crate) fn recorded_size(&self) -> u64 {
+        self.recorded_size.load(Ordering::Acquire)
     }
 
     /// Stops the handle after a failure that cannot be settled: every waiter is told, and everybody from now on.
@@ -281,10 +492,14 @@ impl Log {
         let mut queue = lock(&self.queue);
         queue.closing = true;
         queue.jobs.clear();
+        queue.bytes = 0;
+        drop(queue);
+        self.wake.notify_all();
     }
 
     /// Lets readers see what is durable now.
     pub(crate) fn publish(&self, state: Arc<LogState>) {
+        self.recorded_size.store(state.size(), Ordering::Release);
         *self.published.write().unwrap_or_else(|p| p.into_inner()) = Published {
             frames: state.next_sequence,
             size: state.size(),
@@ -359,9 +574,8 @@ impl Log {
             return Ok(false);
         }
         // Listed after the mark was read: whatever it speaks of is in one of them.
-        let (numbers, _) = Segments::list(&*self.io, &self.dir)?;
-        let (segment, offset) = self.segments.active_end();
-        let mut tail = recovery::extend(&self.segments, &numbers, self.id, segment, offset, mark.frames)?;
+        let (units, _) = Segments::list(&*self.io, &self.dir)?;
+        let mut tail = recovery::extend(&self.segments, &units, self.id, mark.frames)?;
         if tail.frames < mark.frames {
             let message = format!(
                 "log '{}' ends after {} frames, but its writer has published {}",
@@ -437,29 +651,47 @@ impl Log {
             examined: 0,
         };
         let forward = read.direction == Direction::Forward;
+        let next = |position: u64| if forward { position.checked_add(1) } else { position.checked_sub(1) };
         let mut at = if forward { Some(low) } else { high.checked_sub(1) };
         let mut cursor = self.ask(|index| index.query(&read.query));
-        let mut events = FrameReader::new(&self.segments, cursor.is_none() && forward);
-        while let Some(from) = at.filter(|at| (low..high).contains(at)) {
-            let candidate = match &mut cursor {
-                None => Some(from),
-                Some(cursor) => match cursor.seek(from, read.direction) {
-                    Ok(candidate) => candidate,
-                    Err(bad) => {
-                        self.index().drop_run(&bad);
-                        *cursor = self
-                            .ask(|index| index.query(&read.query))
-                            .unwrap_or(Cursor::All { first: 0, end: size });
-                        continue;
-                    }
-                },
-            };
-            let Some(position) = candidate.filter(|c| (low..high).contains(c)) else { break };
-            at = if forward { Some(position + 1) } else { position.checked_sub(1) };
-            page.examine(&mut events, Position(position), read);
-            if page.is_full() {
-                page.page.next = at.filter(|at| (low..high).contains(at)).map(|_| Position(position));
+        // A few events are not worth reading ahead for.
+        let sequential = cursor.is_none() && forward && page.events_max >= READ_AHEAD_EVENTS;
+        let mut events = FrameReader::new(&self.segments, sequential);
+        let mut candidates = VecDeque::with_capacity(CANDIDATES);
+        'page: while !page.is_full() {
+            let mut seek = at.filter(|at| (low..high).contains(at));
+            let wanted = CANDIDATES.min(page.events_max - page.page.events.len());
+            while let Some(from) = seek.filter(|_| candidates.len() < wanted) {
+                let candidate = match &mut cursor {
+                    None => Some(from),
+                    Some(cursor) => match cursor.seek(from, read.direction) {
+                        Ok(candidate) => candidate,
+                        Err(bad) => {
+                            self.index().drop_run(&bad);
+                            *cursor = self
+                                .ask(|index| index.query(&read.query))
+                                .unwrap_or(Cursor::All { first: 0, end: size });
+                            continue;
+                        }
+                    },
+                };
+                let Some(position) = candidate.filter(|c| (low..high).contains(c)) else { break };
+                candidates.push_back(position);
+                seek = next(position).filter(|at| (low..high).contains(at));
+            }
+            if candidates.is_empty() {
                 break;
+            }
+            if !sequential {
+                events.plan(candidates.iter().copied());
+            }
+            for position in candidates.drain(..) {
+                at = next(position);
+                page.examine(&mut events, Position(position), read);
+                if page.is_full() {
+                    page.page.next = at.filter(|at| (low..high).contains(at)).map(|_| Position(position));
+                    break 'page;
+                }
             }
         }
         Ok(page.page)
@@ -502,7 +734,11 @@ impl Log {
             let place = self.segments.frame_number(sequence)?.filter(|place| place.sequence == sequence);
             let read = place
                 .ok_or_else(|| Error::damaged(format!("frame {sequence} cannot be read")))
-                .and_then(|place| reader.frame(place).map_err(|e| e.context(format!("frame {sequence}"))));
+                .and_then(|place| reader.frame(&place).map_err(|e| e.context(format!("frame {sequence}"))));
+            // Frames travel with all their content: what they refer to may not be where they go.
+            let read = read.and_then(|frame| {
+                frame.literal(reader.sources()).map_err(|e| e.context(format!("frame {sequence}")))
+            });
             match read {
                 Ok(frame) => {
                     bytes += frame.bytes().len();
@@ -530,44 +766,46 @@ impl Log {
         }
         let published = self.published();
         let mut usage = Usage { events: published.size, index_bytes: index.bytes(), ..Usage::default() };
-        let mut reader = FrameReader::new(&self.segments, false);
-        let mut sequence = 0;
-        while let Some(place) =
-            self.segments.frame_number(sequence)?.filter(|p| p.sequence < published.frames)
-        {
-            usage.log_bytes += place.end - place.offset;
-            match reader.data_bytes(place) {
-                Ok(bytes) => usage.data_bytes += bytes,
-                Err(error) => findings.push(Finding {
-                    code: "damaged",
-                    severity: Severity::Error,
-                    message: error.to_string(),
-                }),
+        let mut reader = FrameReader::new(&self.segments, true);
+        for position in 0..published.size {
+            let entry = reader.event(Position(position)).and_then(|stored| Entry::decode(&stored.entry));
+            match entry {
+                Ok(entry) => usage.data_bytes += entry.parts.iter().map(|part| part.length).sum::<u64>(),
+                Err(error) => {
+                    let message = error.to_string();
+                    findings.push(Finding { code: "damaged", severity: Severity::Error, message });
+                }
             }
-            sequence = place.sequence + 1;
+        }
+        usage.log_bytes = self.segments.log_bytes()?;
+        if let Some(error) = &*lock(&self.packing) {
+            let message = format!("sealed segments could not be packed, the log takes more space: {error}");
+            findings.push(Finding { code: "packing_failed", severity: Severity::Warning, message });
         }
         Ok((usage, findings))
     }
 
     /// Finishes what is queued and ends the writer.
     pub(crate) fn close(self: &Arc<Self>) {
-        {
+        let threads = {
             let mut queue = lock(&self.queue);
             queue.closing = true;
+            std::mem::take(&mut queue.threads)
+        };
+        self.wake.notify_all();
+        for thread in threads {
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
         // A log that was recovered is left in good order even if nothing was appended.
         let seed = lock(&self.seed).take();
-        if let Some(Seed { state, segment, offset, unfinished: true }) = seed
-            && let Ok(mut writer) = Writer::new(self.clone(), state, segment, offset)
-        {
-            writer.finish();
+        let mut writer = self.writer.write().unwrap_or_else(|p| p.into_inner()).take();
+        if let Some(Seed { state, segment, offset, unfinished: true }) = seed {
+            writer = Writer::new(self.clone(), state, segment, offset).ok();
         }
-        self.wake.notify_all();
-        let thread = lock(&self.thread).take();
-        if let Some(thread) = thread
-            && thread.thread().id() != std::thread::current().id()
-        {
-            let _ = thread.join();
+        if let Some(writer) = writer {
+            writer.finish();
         }
         lock(&self.waiters).clear();
     }
@@ -576,8 +814,8 @@ impl Log {
 /// The first event in a range that can be read, and when it was recorded.
 fn next_recorded(events: &mut FrameReader<'_>, from: u64, to: u64) -> Option<(u64, Time)> {
     (from..to).find_map(|at| {
-        let recorded = events.event(Position(at)).and_then(|stored| stored.decode()).ok()?;
-        Some((at, recorded.recorded))
+        let stored = events.event(Position(at)).ok()?;
+        Some((at, Entry::decode(&stored.entry).ok()?.recorded))
     })
 }
 
@@ -594,9 +832,9 @@ impl PageBuilder {
             Ok(stored) => stored,
             Err(error) => return self.page.damaged.push(Damage { position, error }),
         };
-        let bytes = stored.entry.len() + stored.parts.len();
-        self.examined += bytes;
-        match stored.decode() {
+        let stored_bytes = stored.entry.len() + stored.parts.len();
+        self.examined += stored_bytes;
+        match events.decode(stored) {
             Ok(recorded) if recorded.position != position => {
                 let error = Error::damaged(format!(
                     "position {position}: the entry there says {}",
@@ -605,7 +843,9 @@ impl PageBuilder {
                 self.page.damaged.push(Damage { position, error });
             }
             Ok(recorded) if read.wants(&recorded) => {
-                self.bytes += bytes;
+                // Content can be more than what is stored of it.
+                let data = recorded.event.data().map_or(0, |data| data.len());
+                self.bytes += stored_bytes.max(recorded.entry.len() + data);
                 self.page.events.push(recorded);
             }
             Ok(_) => {}

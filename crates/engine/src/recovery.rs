@@ -21,17 +21,19 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use precedent_core::entry::Entry;
 use precedent_core::frame::{Frame, FrameHeader, SECTOR_BYTES, is_zero};
 use precedent_core::sequencer::LogState;
 use precedent_core::store::{Finding, Severity};
 use precedent_core::tree::leaf_hash;
-use precedent_core::{Error, Hash, LogId, Result, Time};
+use precedent_core::{Error, ErrorKind, Hash, LogId, Position, Result, Time};
 
 use crate::index::Index;
 use crate::index::run::{self, Run};
 use crate::io::{Io, IoFile, Mode, read_full};
 use crate::meta::{CLEAN_FILE, Mark, PUBLISHED_FILE};
-use crate::segment::{FrameReader, SegmentMap, Segments, Step, next_nonzero};
+use crate::reader::FrameReader;
+use crate::segment::{FramePlace, SegmentMap, Segments, Step, Unit, next_nonzero};
 
 /// What was found at the end of a log.
 pub(crate) struct Tail {
@@ -55,7 +57,7 @@ pub(crate) struct Tail {
 /// not looked at, because a writer is at work on them.
 pub(crate) fn find_tail(
     segments: &Segments,
-    numbers: &[u32],
+    units: &[Unit],
     log: LogId,
     limit: Option<u64>,
 ) -> Result<Tail> {
@@ -69,11 +71,15 @@ pub(crate) fn find_tail(
         torn_until: None,
         damage: None,
     };
-    let numbers = published_segments(segments, numbers, log, limit)?;
-    let Some((&last, sealed)) = numbers.split_last() else { return Ok(tail) };
-    for &number in sealed {
+    let units = published_units(segments, units, log, limit)?;
+    let Some((&last, sealed)) = units.split_last() else { return Ok(tail) };
+    for unit in sealed {
+        if unit.packed {
+            add_pack(segments, unit, log, &mut damage)?;
+            continue;
+        }
         // Of a sealed segment only the beginning is read.
-        let mut offset = 0;
+        let (number, mut offset) = (unit.first, 0);
         loop {
             match segments.step(number, offset, log)? {
                 Step::Frame(header, _) => {
@@ -89,36 +95,70 @@ pub(crate) fn find_tail(
         }
     }
     // The last segment can be without a frame: then the log ends with the one before.
-    if let Some(&before) = sealed.last() {
-        scan(segments, before, log, limit, &mut tail, &mut damage)?;
+    match sealed.last() {
+        Some(before) if before.packed => end_with_pack(segments, &mut tail),
+        Some(before) => {
+            scan(segments, before.first, log, limit, &mut tail, &mut damage)?;
+        }
+        None => {}
+    }
+    if last.packed {
+        // It is sealed too: the next frame begins a segment that is not there yet.
+        if add_pack(segments, &last, log, &mut damage)? {
+            end_with_pack(segments, &mut tail);
+        }
+        (tail.segment, tail.offset) = (last.last + 1, 0);
+        segments.start_segment(SegmentMap::new(tail.segment, tail.size, tail.frames));
+        tail.damage = damage;
+        return Ok(tail);
     }
     let (frames_before, size_before) = (tail.frames, tail.size);
-    let map = scan(segments, last, log, limit, &mut tail, &mut damage)?;
-    let map = map.unwrap_or_else(|| SegmentMap::new(last, size_before, frames_before));
-    if tail.segment != last {
-        (tail.segment, tail.offset) = (last, 0);
+    let map = scan(segments, last.first, log, limit, &mut tail, &mut damage)?;
+    let map = map.unwrap_or_else(|| SegmentMap::new(last.first, size_before, frames_before));
+    if tail.segment != last.first {
+        (tail.segment, tail.offset) = (last.first, 0);
     }
     segments.start_segment(map);
     tail.damage = damage;
     Ok(tail)
 }
 
+/// Adds a pack; answers whether it could be opened.
+fn add_pack(segments: &Segments, unit: &Unit, log: LogId, damage: &mut Option<Error>) -> Result<bool> {
+    match segments.add_pack(unit, log) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == ErrorKind::UnsupportedFormat => Err(e),
+        Err(e) => {
+            damage.get_or_insert(Error::damaged(e.message().to_owned()));
+            Ok(false)
+        }
+    }
+}
+
+fn end_with_pack(segments: &Segments, tail: &mut Tail) {
+    if let Some(pack) = segments.packs().last() {
+        (tail.frames, tail.size) = (pack.end_sequence, pack.end_position);
+        (tail.last_frame, tail.segment, tail.offset) = (pack.last_frame, pack.last_segment, 0);
+    }
+}
+
 /// Without those at the end whose first frame is not published yet.
-fn published_segments<'n>(
+fn published_units<'n>(
     segments: &Segments,
-    mut numbers: &'n [u32],
+    mut units: &'n [Unit],
     log: LogId,
     limit: Option<u64>,
-) -> Result<&'n [u32]> {
-    while let (Some(limit), [before @ .., last]) = (limit, numbers) {
-        match segments.step(*last, 0, log)? {
-            Step::Frame(header, _) if header.chained.sequence >= limit && !before.is_empty() => {
-                numbers = before
-            }
+) -> Result<&'n [Unit]> {
+    while let (Some(limit), [before @ .., last]) = (limit, units) {
+        if last.packed || before.is_empty() {
+            break;
+        }
+        match segments.step(last.first, 0, log)? {
+            Step::Frame(header, _) if header.chained.sequence >= limit => units = before,
             _ => break,
         }
     }
-    Ok(numbers)
+    Ok(units)
 }
 
 fn hole_error(segments: &Segments, number: u32, offset: u64, message: &str) -> Error {
@@ -271,8 +311,27 @@ pub(crate) fn read_whole(file: &dyn IoFile, header: &FrameHeader, at: u64) -> Re
     Frame::decode(Bytes::from(bytes))
 }
 
+/// Checks the last frame of a log, as far as it can be told from its own bytes: what it refers to lies before it and
+/// is checked when it is read.
 fn check_whole(file: &dyn IoFile, header: &FrameHeader, at: u64) -> Result<()> {
-    read_whole(file, header, at)?.check()
+    let frame = read_whole(file, header, at)?;
+    check_own(&frame)
+}
+
+/// The checks of a frame that need no other: checksums, and that its entries are of this log and place.
+pub(crate) fn check_own(frame: &Frame) -> Result<()> {
+    for index in 0..frame.len() {
+        let position = frame.chained().first.0 + index as u64;
+        let named = |e: Error| e.context(format!("event {position}"));
+        let stored = frame.event(index).map_err(named)?;
+        let entry = Entry::decode(&stored.entry).map_err(named)?;
+        if entry.log != frame.chained().log || entry.position.0 != position {
+            let message = format!("the entry says log {}, position {}", entry.log, entry.position);
+            return Err(named(Error::damaged(message)));
+        }
+        stored.literals(&entry, |_, _, _| Ok(())).map_err(named)?;
+    }
+    Ok(())
 }
 
 fn has_zero_sector(file: &dyn IoFile, at: u64, len: u64) -> Result<bool> {
@@ -312,18 +371,14 @@ pub(crate) fn needs_settling(io: &dyn Io, dir: &Path, log: LogId, tail: &Tail) -
 }
 
 /// Looks at the frames that a writer in another process has added behind `offset` of `segment`, up to `limit`.
-pub(crate) fn extend(
-    segments: &Segments,
-    numbers: &[u32],
-    log: LogId,
-    mut segment: u32,
-    mut offset: u64,
-    limit: u64,
-) -> Result<Tail> {
+pub(crate) fn extend(segments: &Segments, units: &[Unit], log: LogId, limit: u64) -> Result<Tail> {
+    segments.adopt(units)?;
+    let (mut segment, mut offset) = segments.active_end();
+    let there = |number: u32| units.iter().any(|unit| !unit.packed && unit.first == number);
     let map = segments.active();
     let mut last = None;
     let mut next = map.last().map_or(map.first_sequence, |place| place.sequence + 1);
-    while next < limit {
+    while next < limit && there(segment) {
         match segments.step(segment, offset, log)? {
             Step::Frame(header, at) if header.chained.sequence == next => {
                 segments.push(&header.chained, at, header.padded_len());
@@ -339,7 +394,7 @@ pub(crate) fn extend(
             Step::Hole(hole) if matches!(segments.step(segment, hole.end, log)?, Step::Frame(..)) => {
                 offset = hole.end;
             }
-            _ if numbers.contains(&(segment + 1)) => {
+            _ if there(segment + 1) => {
                 let Step::Frame(header, 0) = segments.step(segment + 1, 0, log)? else { break };
                 (segment, offset) = (segment + 1, 0);
                 segments.start_segment(SegmentMap::new(
@@ -395,6 +450,10 @@ pub(crate) fn settle_last_frame(io: &dyn Io, segments: &Segments, frames: u64) -
     else {
         return Ok(());
     };
+    // A pack is synced before it takes a segment's place.
+    if place.pack.is_some() {
+        return Ok(());
+    }
     let file = io.open(&segments.path(place.segment), Mode::Write)?;
     let mut bytes = vec![0; place.len()];
     let n = read_full(&*file, &mut bytes, place.offset)?;
@@ -415,11 +474,16 @@ pub(crate) fn load_state(segments: &Segments, log: LogId, tail: &Tail) -> Result
         let place = segments.frame_number(sequence)?.filter(|place| place.sequence == sequence);
         let place = place.ok_or_else(|| Error::damaged(format!("frame {sequence} cannot be read")))?;
         let named = |e: Error| {
-            let path = segments.path(place.segment);
-            e.context(format!("frame {sequence}, {} at offset {}", path.display(), place.offset))
+            e.context(format!("frame {sequence}, {}", place.shown(segments)))
         };
-        let frame = reader.frame(place).map_err(named)?;
-        frame.check().map_err(named)?;
+        if let Some(pack) = place.pack.as_ref().filter(|_| sequence + 1 == tail.frames) {
+            // Its index has the edge after its last frame, whatever group that is in.
+            state.tree = segments.open_pack(pack).map_err(named)?.tree.clone();
+            state.last_time = Entry::decode(&reader.event(Position(tail.size - 1))?.entry)?.recorded;
+            break;
+        }
+        let frame = reader.frame(&place).map_err(named)?;
+        check_own(&frame).map_err(named)?;
         let tree = frame.tree();
         frames.push(frame);
         if let Some(tree) = tree {
@@ -427,8 +491,9 @@ pub(crate) fn load_state(segments: &Segments, log: LogId, tail: &Tail) -> Result
             break;
         }
     }
+    let packed = frames.is_empty();
     let mut frames = frames.into_iter().rev();
-    if state.tree.size() > 0 {
+    if state.tree.size() > 0 && !packed {
         let with_edge = frames.next().expect("the frame that carried the edge is the first");
         state.last_time = last_time(&with_edge)?;
         if state.tree.root() != with_edge.chained().root {
@@ -454,7 +519,7 @@ pub(crate) fn load_state(segments: &Segments, log: LogId, tail: &Tail) -> Result
 }
 
 pub(crate) fn last_time(frame: &Frame) -> Result<Time> {
-    Ok(frame.event(frame.len() - 1)?.decode()?.recorded)
+    Ok(Entry::decode(&frame.event(frame.len() - 1)?.entry)?.recorded)
 }
 
 /// Opens the index, and indexes what no run covers. A reader beside a writer does not fill gaps on disk.
@@ -470,11 +535,15 @@ pub(crate) fn open_index(
     let belongs = |coverage: &run::Coverage| {
         let last = coverage.end_sequence.checked_sub(1).filter(|last| *last < tail.frames);
         let place = last.and_then(|last| segments.frame_number(last).ok().flatten());
-        let hash = place.filter(|p| Some(p.sequence) == last).and_then(|place| {
-            let Step::Frame(header, _) = segments.step(place.segment, place.offset, log).ok()? else {
-                return None;
-            };
-            Some(header.chained.hash())
+        let hash = place.filter(|p| Some(p.sequence) == last).and_then(|place| match &place.pack {
+            Some(pack) if pack.end_sequence == coverage.end_sequence => Some(pack.last_frame),
+            Some(_) => Some(FrameReader::new(segments, false).frame(&place).ok()?.chained().hash()),
+            None => {
+                let Step::Frame(header, _) = segments.step(place.segment, place.offset, log).ok()? else {
+                    return None;
+                };
+                Some(header.chained.hash())
+            }
         });
         hash == Some(coverage.last_frame)
     };
@@ -507,13 +576,13 @@ pub(crate) fn index_frames(
             break;
         };
         index.add_unreadable(position..place.first_position);
-        let indexed = read_events(&mut reader, place);
+        let indexed = read_events(&mut reader, &place);
         let end = indexed.end_position.unwrap_or_else(|| next_position(segments, place.sequence + 1, size));
         let unreadable = |p: &u64| indexed.events.binary_search_by_key(p, |(at, _)| at.0).is_err();
         for at in (place.first_position..end).filter(unreadable) {
             index.add_unreadable(at..at + 1);
         }
-        let bytes = place.end - place.offset;
+        let bytes = indexed.bytes;
         index.add_frame(place.sequence, bytes, end, indexed.events.iter().map(|(p, e)| (*p, e)));
         (sequence, position) = (place.sequence + 1, end);
         each(indexed.hash);
@@ -526,26 +595,37 @@ fn next_position(segments: &Segments, sequence: u64, size: u64) -> u64 {
 }
 
 struct Indexed {
-    events: Vec<(precedent_core::Position, precedent_core::Event)>,
+    events: Vec<(Position, precedent_core::Event)>,
     /// Behind the frame; `None` if not even its header can be read.
     end_position: Option<u64>,
     hash: Hash,
+    /// Bytes of the frame.
+    bytes: u64,
 }
 
 /// What can be read of a frame.
-fn read_events(reader: &mut FrameReader<'_>, place: crate::segment::FramePlace) -> Indexed {
-    let Ok(frame) = reader.frame(place) else {
-        return Indexed { events: Vec::new(), end_position: None, hash: Hash::ZERO };
-    };
-    let event = |index: usize| {
-        let recorded = frame.event(index).and_then(|stored| stored.decode()).ok()?;
-        Some((precedent_core::Position(place.first_position + index as u64), recorded.event))
-    };
-    Indexed {
-        events: (0..frame.len()).filter_map(event).collect(),
-        end_position: Some(frame.chained().tree_size()),
-        hash: frame.chained().hash(),
+fn read_events(reader: &mut FrameReader<'_>, place: &FramePlace) -> Indexed {
+    let first = place.first_position;
+    if let Ok(frame) = reader.frame(place) {
+        let event = |index: usize| {
+            let entry = frame.event(index).and_then(|stored| Entry::decode(&stored.entry)).ok()?;
+            Some((Position(first + index as u64), entry.event))
+        };
+        return Indexed {
+            events: (0..frame.len()).filter_map(event).collect(),
+            end_position: Some(frame.chained().tree_size()),
+            hash: frame.chained().hash(),
+            bytes: frame.header.padded_len(),
+        };
     }
+    let nothing = Indexed { events: Vec::new(), end_position: None, hash: Hash::ZERO, bytes: 0 };
+    let Some(end) = reader.packed_frame(place).map(|frame| frame.positions().end) else { return nothing };
+    // Of a frame in a damaged pack some events may lie in blocks that are whole.
+    let event = |position: u64| {
+        let stored = reader.event(Position(position)).ok()?;
+        Some((Position(position), Entry::decode(&stored.entry).ok()?.event))
+    };
+    Indexed { events: (first..end).filter_map(event).collect(), end_position: Some(end), ..nothing }
 }
 
 /// Makes the missing runs again from the log, a run's worth at a time.
@@ -565,7 +645,7 @@ pub(crate) fn fill_gaps(index: &Index, segments: &Segments, flush_bytes: u64) ->
                     (gap.end_position, Hash::ZERO)
                 }
                 Some(place) => {
-                    let indexed = read_events(&mut reader, place);
+                    let indexed = read_events(&mut reader, &place);
                     let end = indexed
                         .end_position
                         .unwrap_or_else(|| next_position(segments, place.sequence + 1, gap.end_position));
@@ -574,7 +654,7 @@ pub(crate) fn fill_gaps(index: &Index, segments: &Segments, flush_bytes: u64) ->
                         index.table_add_unreadable(&mut table, at..at + 1);
                     }
                     index.table_add(&mut table, indexed.events.iter().map(|(p, e)| (*p, e)));
-                    table.log_bytes += place.end - place.offset;
+                    table.log_bytes += indexed.bytes;
                     sequence = place.sequence + 1;
                     (end, indexed.hash)
                 }

@@ -1,4 +1,6 @@
-//! Segment files: frames one after the other, each on a sector boundary, and where in them a frame lies.
+//! Where a log's frames and events are found: in segment files, and in the packs that take their place.
+//!
+//! Segments: frames one after the other, each on a sector boundary, and where in them a frame lies.
 //!
 //! A log's directory holds `00000000.seg`, `00000001.seg`, … A segment has no header of its own: its first
 //! bytes are its first frame. The last segment is the active one; it may end in zeros that were written
@@ -12,14 +14,12 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
-use bytes::Bytes;
-use precedent_core::entry::Entry;
-use precedent_core::frame::{
-    Chained, FRAME_BYTES_MAX, Frame, FrameHeader, HEADER_BYTES, SECTOR_BYTES, StoredEvent, is_zero, padded,
-};
-use precedent_core::{Error, ErrorKind, LogId, Position, Result};
+use precedent_core::frame::{Chained, FRAME_BYTES_MAX, FrameHeader, SECTOR_BYTES, is_zero, padded};
+use precedent_core::{Error, ErrorKind, LogId, Result};
 
+use crate::reader::Spare;
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
+use crate::pack::{self, Block, OpenPack, Pack};
 
 /// Sealed segments whose files are kept open, and whose maps are kept in memory.
 const CACHED_SEGMENTS: usize = 32;
@@ -58,8 +58,10 @@ pub(crate) struct SegmentMap {
 }
 
 /// Where a frame lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct FramePlace {
+    /// The pack it is in, if its segment has been packed; then `offset` and `end` say nothing.
+    pub(crate) pack: Option<Arc<Pack>>,
     pub(crate) segment: u32,
     pub(crate) offset: u64,
     /// The next frame's offset, or the end of what is known.
@@ -72,6 +74,14 @@ impl FramePlace {
     /// Bytes of the frame with its padding, at most: a hole can lie behind it.
     pub(crate) fn len(&self) -> usize {
         self.end.saturating_sub(self.offset).min(padded(FRAME_BYTES_MAX as u64)) as usize
+    }
+
+    /// The file and where in it, for messages.
+    pub(crate) fn shown(&self, segments: &Segments) -> String {
+        match &self.pack {
+            Some(pack) => pack.path(&segments.dir).display().to_string(),
+            None => format!("{} at offset {}", segments.path(self.segment).display(), self.offset),
+        }
     }
 }
 
@@ -99,6 +109,7 @@ impl SegmentMap {
         let slot = self.slots[index];
         let offset = |slot: &Slot| u64::from(slot.sector) * SECTOR_BYTES as u64;
         FramePlace {
+            pack: None,
             segment: self.number,
             offset: offset(&slot),
             end: self.slots.get(index + 1).map_or(self.end, offset),
@@ -200,12 +211,39 @@ pub(crate) fn number_of(name: &str) -> Option<u32> {
     (digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
 }
 
-/// The first position and sequence number of a segment.
-#[derive(Debug, Clone, Copy)]
+/// A segment, or the pack of several: where it begins.
+#[derive(Debug, Clone)]
 struct SegmentStart {
     number: u32,
     first_position: u64,
     first_sequence: u64,
+    pack: Option<Arc<Pack>>,
+}
+
+/// A file that holds frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Unit {
+    /// The segment, or the first of a pack.
+    pub(crate) first: u32,
+    /// The same, or the last of a pack.
+    pub(crate) last: u32,
+    pub(crate) packed: bool,
+}
+
+impl Unit {
+    pub(crate) fn file_name(&self) -> String {
+        if self.packed { pack::file_name(self.first, self.last) } else { file_name(self.first) }
+    }
+
+    fn of(name: &str) -> Option<Self> {
+        let segment = number_of(name).map(|number| Self { first: number, last: number, packed: false });
+        let packed = || pack::range_of(name).map(|(first, last)| Self { first, last, packed: true });
+        segment.or_else(packed)
+    }
+
+    fn covers(&self, other: &Self) -> bool {
+        self.first <= other.first && other.last <= self.last
+    }
 }
 
 /// All segments of a log, for readers; the writer adds to it.
@@ -215,11 +253,26 @@ pub(crate) struct Segments {
     log: LogId,
     /// Whether maps may be written.
     writable: bool,
+    trusts_maps: bool,
     starts: RwLock<Vec<SegmentStart>>,
     active: RwLock<SegmentMap>,
     files: Mutex<HashMap<u32, Arc<dyn IoFile>>>,
     maps: Mutex<HashMap<u32, Arc<SegmentMap>>>,
+    /// By first segment.
+    packs: Mutex<HashMap<u32, Arc<OpenPack>>>,
+    blocks: Mutex<Blocks>,
+    pub(crate) spare: Arc<Spare>,
 }
+
+/// Blocks of packs that were unpacked lately, by first segment and number.
+#[derive(Default)]
+struct Blocks {
+    blocks: HashMap<(u32, usize), Arc<Block>>,
+    bytes: usize,
+}
+
+/// Unpacked blocks that are kept.
+const BLOCKS_BYTES_MAX: usize = 8 << 20;
 
 /// One step of reading a segment frame by frame.
 pub(crate) enum Step {
@@ -238,27 +291,68 @@ impl Segments {
             dir,
             log,
             writable,
+            trusts_maps: true,
             starts: RwLock::default(),
             active: RwLock::new(SegmentMap::new(0, 0, 0)),
             files: Mutex::default(),
             maps: Mutex::default(),
+            packs: Mutex::default(),
+            blocks: Mutex::default(),
+            spare: Arc::default(),
         }
+    }
+
+    /// The same, trusting no map that was saved.
+    pub(crate) fn without_maps(mut self) -> Self {
+        self.trusts_maps = false;
+        self
+    }
+
+    pub(crate) fn log(&self) -> LogId {
+        self.log
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(crate) fn path(&self, number: u32) -> PathBuf {
         self.dir.join(file_name(number))
     }
 
-    /// The numbers of the segments on disk, ascending, and which is missing: they have to be 0, 1, 2, …
-    pub(crate) fn list(io: &dyn Io, dir: &Path) -> Result<(Vec<u32>, Option<Error>)> {
-        let mut numbers: Vec<u32> = io.list(dir)?.iter().filter_map(|name| number_of(name)).collect();
-        numbers.sort_unstable();
-        let missing = numbers.iter().enumerate().find(|(expected, number)| *expected as u32 != **number);
-        let missing = missing.map(|(expected, _)| {
-            let path = dir.join(file_name(expected as u32));
-            Error::damaged(format!("{} is missing: segments after it are there", path.display()))
-        });
-        Ok((numbers, missing))
+    /// The files on disk that hold frames, ascending, and which is missing: together they hold the segments 0, 1, 2, … A file is left
+    /// out if another holds all that it does: a crash between making a pack and removing what it was made from leaves both.
+    pub(crate) fn list(io: &dyn Io, dir: &Path) -> Result<(Vec<Unit>, Option<Error>)> {
+        let (units, missing, _) = Self::list_all(io, dir)?;
+        Ok((units, missing))
+    }
+
+    /// Like [`Self::list`], with the files that were left out.
+    pub(crate) fn list_all(io: &dyn Io, dir: &Path) -> Result<(Vec<Unit>, Option<Error>, Vec<Unit>)> {
+        let mut all: Vec<Unit> = io.list(dir)?.iter().filter_map(|name| Unit::of(name)).collect();
+        // The widest of those that begin alike comes first, a pack before the segment it was made from.
+        all.sort_unstable_by_key(|unit| (unit.first, std::cmp::Reverse(unit.last), !unit.packed));
+        let (mut units, mut covered): (Vec<Unit>, Vec<Unit>) = Default::default();
+        let mut missing = None;
+        for unit in all {
+            match units.last() {
+                Some(last) if last.covers(&unit) => covered.push(unit),
+                last => {
+                    let expected = last.map_or(0, |last| last.last + 1);
+                    if unit.first != expected && missing.is_none() {
+                        let path = dir.join(file_name(expected));
+                        let what = if unit.first > expected { "is missing" } else { "is there twice" };
+                        missing = Some(Error::damaged(format!(
+                            "{} {what}: {} follows",
+                            path.display(),
+                            unit.file_name()
+                        )));
+                    }
+                    units.push(unit);
+                }
+            }
+        }
+        Ok((units, missing, covered))
     }
 
     /// The file of a segment, from the cache if it is there.
@@ -283,6 +377,7 @@ impl Segments {
             number: map.number,
             first_position: map.first_position,
             first_sequence: map.first_sequence,
+            pack: None,
         };
         let mut starts = self.starts.write().unwrap_or_else(|p| p.into_inner());
         starts.retain(|s| s.number != map.number);
@@ -293,12 +388,144 @@ impl Segments {
     /// Adds a sealed segment before the active one is known.
     pub(crate) fn add_sealed(&self, number: u32, first_position: u64, first_sequence: u64) {
         let mut starts = self.starts.write().unwrap_or_else(|p| p.into_inner());
-        starts.push(SegmentStart { number, first_position, first_sequence });
+        starts.push(SegmentStart { number, first_position, first_sequence, pack: None });
+    }
+
+    /// Adds a pack that is found on disk.
+    pub(crate) fn add_pack(&self, unit: &Unit, log: LogId) -> Result<()> {
+        self.put_pack(Pack::open(&*self.io, &self.dir, (unit.first, unit.last), log)?);
+        Ok(())
+    }
+
+    /// Puts a pack at the place of what it holds.
+    pub(crate) fn put_pack(&self, pack: Pack) {
+        let start = SegmentStart {
+            number: pack.first_segment,
+            first_position: pack.first_position,
+            first_sequence: pack.first_sequence,
+            pack: Some(Arc::new(pack.clone())),
+        };
+        let held = pack.first_segment..=pack.last_segment;
+        let mut starts = self.starts.write().unwrap_or_else(|p| p.into_inner());
+        starts.retain(|s| !held.contains(&s.number));
+        let at = starts.partition_point(|s| s.number < pack.first_segment);
+        starts.insert(at, start);
+        drop(starts);
+        let forget = |number: &u32| !held.contains(number);
+        self.files.lock().unwrap_or_else(|p| p.into_inner()).retain(|number, _| forget(number));
+        self.maps.lock().unwrap_or_else(|p| p.into_inner()).retain(|number, _| forget(number));
+        self.packs.lock().unwrap_or_else(|p| p.into_inner()).retain(|number, _| forget(number));
+        let mut blocks = self.blocks.lock().unwrap_or_else(|p| p.into_inner());
+        *blocks = Blocks::default();
+    }
+
+    /// The packs, ascending.
+    pub(crate) fn packs(&self) -> Vec<Arc<Pack>> {
+        let starts = self.starts.read().unwrap_or_else(|p| p.into_inner());
+        starts.iter().filter_map(|start| start.pack.clone()).collect()
+    }
+
+    /// The segments that are sealed and not packed, ascending: number, first sequence number and that behind.
+    pub(crate) fn sealed(&self) -> Vec<(u32, u64, u64)> {
+        let active = self.active.read().unwrap_or_else(|p| p.into_inner());
+        let starts = self.starts.read().unwrap_or_else(|p| p.into_inner());
+        let pairs = starts.windows(2).filter(|w| w[0].pack.is_none() && w[0].number < active.number);
+        pairs.map(|w| (w[0].number, w[0].first_sequence, w[1].first_sequence)).collect()
+    }
+
+    /// Ends the active segment: the next frame will be the first of another, which is not there yet.
+    pub(crate) fn seal_active(&self, next_position: u64, next_sequence: u64) {
+        let number = self.active_end().0 + 1;
+        self.start_segment(SegmentMap::new(number, next_position, next_sequence));
+    }
+
+    /// A pack, opened.
+    pub(crate) fn open_pack(&self, pack: &Pack) -> Result<Arc<OpenPack>> {
+        let mut packs = self.packs.lock().unwrap_or_else(|p| p.into_inner());
+        if let Some(open) = packs.get(&pack.first_segment)
+            && open.pack.last_segment == pack.last_segment
+        {
+            return Ok(open.clone());
+        }
+        let path = pack.path(&self.dir);
+        let open = OpenPack::open(&*self.io, &path, pack.clone(), self.log);
+        let open = Arc::new(open.map_err(|e| e.context(path.display()))?);
+        if packs.len() >= CACHED_SEGMENTS {
+            packs.clear();
+        }
+        packs.insert(pack.first_segment, open.clone());
+        Ok(open)
+    }
+
+    /// A block of a pack, unpacked; a small one is kept for whoever asks next.
+    pub(crate) fn block(&self, pack: &OpenPack, number: usize) -> Result<Arc<Block>> {
+        let key = (pack.pack.first_segment, number);
+        let lock = || self.blocks.lock().unwrap_or_else(|p| p.into_inner());
+        if let Some(block) = lock().blocks.get(&key) {
+            return Ok(block.clone());
+        }
+        let block = Arc::new(pack.block(number)?);
+        let cost = block.cost();
+        if cost <= BLOCKS_BYTES_MAX / 16 {
+            let mut blocks = lock();
+            if blocks.bytes + cost > BLOCKS_BYTES_MAX {
+                *blocks = Blocks::default();
+            }
+            blocks.bytes += cost;
+            blocks.blocks.insert(key, block.clone());
+        }
+        Ok(block)
+    }
+
+    /// Looks whether the writer has packed segments meanwhile.
+    pub(crate) fn adopt_packs(&self) -> Result<()> {
+        let (units, _) = Self::list(&*self.io, &self.dir)?;
+        self.adopt(&units)
+    }
+
+    /// Adds the packs among these files that are not known yet.
+    pub(crate) fn adopt(&self, units: &[Unit]) -> Result<()> {
+        let known = self.packs();
+        for unit in units.iter().filter(|unit| unit.packed) {
+            if known.iter().any(|p| (p.first_segment, p.last_segment) == (unit.first, unit.last)) {
+                continue;
+            }
+            let pack = Pack::open(&*self.io, &self.dir, (unit.first, unit.last), self.log)?;
+            let (end_position, end_sequence) = (pack.end_position, pack.end_sequence);
+            self.put_pack(pack);
+            if unit.last >= self.active_end().0 {
+                self.start_segment(SegmentMap::new(unit.last + 1, end_position, end_sequence));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of frames and packs, without what is zeroed ahead.
+    pub(crate) fn log_bytes(&self) -> Result<u64> {
+        let starts = self.starts.read().unwrap_or_else(|p| p.into_inner()).clone();
+        let active = self.active();
+        let mut bytes = 0;
+        for start in starts {
+            bytes += match &start.pack {
+                Some(pack) => pack.bytes,
+                None if start.number == active.number => active.end,
+                None => self.map(start)?.end,
+            };
+        }
+        Ok(bytes)
     }
 
     /// Tells of a frame that has been written and synced.
     pub(crate) fn push(&self, chained: &Chained, offset: u64, padded_len: u64) {
         self.active.write().unwrap_or_else(|p| p.into_inner()).push(chained, offset, padded_len);
+    }
+
+    /// Like [`Self::push`], unless the frame does not come behind the last one: then it is found by nobody.
+    pub(crate) fn push_ordered(&self, chained: &Chained, offset: u64, padded_len: u64) {
+        let mut active = self.active.write().unwrap_or_else(|p| p.into_inner());
+        if chained.first.0 >= active.end_position && chained.sequence >= active.first_sequence {
+            active.push(chained, offset, padded_len);
+        }
     }
 
     /// Whether there is a frame with this sequence number or a higher one on disk, published or not.
@@ -353,8 +580,10 @@ impl Segments {
             return Ok(map.clone());
         }
         // A saved map may be older than the segment's last frames: what lies behind its end is looked at too.
-        let saved = self.saved_map(start.number).filter(|map| map.first_position == start.first_position);
+        let saved = self.trusts_maps.then(|| self.saved_map(start.number)).flatten();
+        let saved = saved.filter(|map| map.first_position == start.first_position);
         let known = saved.as_ref().map_or(0, SegmentMap::len);
+        let number = start.number;
         let map = self.scan_map(start, saved)?;
         if self.writable && map.len() > known {
             let _ = self.write_map(&map);
@@ -364,7 +593,7 @@ impl Segments {
         if maps.len() >= CACHED_SEGMENTS {
             maps.clear();
         }
-        maps.insert(start.number, map.clone());
+        maps.insert(number, map.clone());
         Ok(map)
     }
 
@@ -394,20 +623,47 @@ impl Segments {
         step(&*file, offset, Some(log)).map_err(|e| e.context(self.path(number).display()))
     }
 
-    /// The frame that holds this position. The caller has checked that the position is in the log.
-    pub(crate) fn frame_at(&self, position: u64) -> Result<FramePlace> {
+    /// Where the event at this position is. The caller has checked that the position is in the log.
+    pub(crate) fn locate(&self, position: u64) -> Result<EventPlace> {
         let found = self.find(
             |starts| starts.partition_point(|s| s.first_position <= position).checked_sub(1),
-            |map| map.at_position(position),
+            |map| Ok(map.at_position(position).map(EventPlace::Frame)),
+            |pack| Ok((position < pack.end_position).then(|| EventPlace::Pack(pack.clone()))),
         )?;
         found.ok_or_else(|| Error::damaged(format!("position {position} is in no frame that can be read")))
     }
 
     /// The frame with this sequence number, or the first after it.
     pub(crate) fn frame_number(&self, sequence: u64) -> Result<Option<FramePlace>> {
+        // What cannot be read of a pack is passed over: its events are named when they are read.
+        let packed = |pack: &Arc<Pack>| {
+            let passed = |e: Error| if e.kind() == ErrorKind::Damaged { Ok(None) } else { Err(e) };
+            let open = match self.open_pack(pack) {
+                Ok(open) => open,
+                Err(e) => return passed(e),
+            };
+            let mut at = sequence.max(pack.first_sequence);
+            while at < pack.end_sequence {
+                match open.frame_number(at) {
+                    Ok(frame) => {
+                        return Ok(Some(FramePlace {
+                            pack: Some(pack.clone()),
+                            segment: pack.first_segment,
+                            offset: 0,
+                            end: 0,
+                            first_position: frame.first.0,
+                            sequence: at,
+                        }));
+                    }
+                    Err(e) => passed(e).map(|_: Option<FramePlace>| ())?,
+                }
+                at = open.group_end(open.group_of(at)).0;
+            }
+            Ok(None)
+        };
         let index =
             |starts: &[SegmentStart]| starts.partition_point(|s| s.first_sequence <= sequence).checked_sub(1);
-        if let Some(place) = self.find(index, |map| map.at_sequence(sequence))? {
+        if let Some(place) = self.find(index, |map| Ok(map.at_sequence(sequence)), packed)? {
             return Ok(Some(place));
         }
         // The rest of the segment in which it should be is damaged: the first of the next one.
@@ -415,29 +671,60 @@ impl Segments {
             let index = starts.partition_point(|s| s.first_sequence <= sequence);
             (index < starts.len()).then_some(index)
         };
-        self.find(next, |map| map.at_sequence(sequence))
+        self.find(next, |map| Ok(map.at_sequence(sequence)), packed)
     }
 
-    fn find(
+    fn find<T>(
         &self,
         index: impl Fn(&[SegmentStart]) -> Option<usize>,
-        look: impl Fn(&SegmentMap) -> Option<FramePlace>,
-    ) -> Result<Option<FramePlace>> {
+        in_map: impl Fn(&SegmentMap) -> Result<Option<T>>,
+        in_pack: impl Fn(&Arc<Pack>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        // A segment that is packed at this moment is found in its pack when one looks again.
+        for _ in 0..FINDS_MAX {
+            match self.find_once(&index, &in_map, &in_pack) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    self.adopt_packs()?;
+                }
+                found => return found,
+            }
+        }
+        self.find_once(&index, &in_map, &in_pack)
+    }
+
+    fn find_once<T>(
+        &self,
+        index: impl Fn(&[SegmentStart]) -> Option<usize>,
+        in_map: impl Fn(&SegmentMap) -> Result<Option<T>>,
+        in_pack: impl Fn(&Arc<Pack>) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
         // The active segment is held while the list is read: a segment that is sealed in between is found in one or the other.
         let active = self.active.read().unwrap_or_else(|p| p.into_inner());
         let start = {
             let starts = self.starts.read().unwrap_or_else(|p| p.into_inner());
             match index(&starts) {
-                Some(index) => starts[index],
+                Some(index) => starts[index].clone(),
                 None => return Ok(None),
             }
         };
-        if start.number == active.number {
-            return Ok(look(&active));
+        if start.pack.is_none() && start.number == active.number {
+            return in_map(&active);
         }
         drop(active);
-        Ok(look(&*self.map(start)?))
+        match &start.pack {
+            Some(pack) => in_pack(pack),
+            None => in_map(&*self.map(start)?),
+        }
     }
+}
+
+/// How often a place is looked up again because a segment was packed meanwhile.
+const FINDS_MAX: usize = 3;
+
+/// Where an event is.
+pub(crate) enum EventPlace {
+    Frame(FramePlace),
+    Pack(Arc<Pack>),
 }
 
 /// See [`Segments::step`]. Without a log id, frames of any log count.
@@ -505,142 +792,5 @@ pub(crate) fn next_frame(file: &dyn IoFile, mut offset: u64, log: Option<LogId>)
             return Ok(None);
         }
         offset += n as u64;
-    }
-}
-
-/// Reads events and frames of a log, with the last chunk it read at hand.
-pub(crate) struct FrameReader<'a> {
-    segments: &'a Segments,
-    /// Whether what is read next probably lies behind what was read last.
-    sequential: bool,
-    chunk: Option<(u32, u64, Bytes)>,
-    current: Option<Current>,
-}
-
-struct Current {
-    place: FramePlace,
-    header: FrameHeader,
-    directory: precedent_core::frame::Directory,
-    /// One position behind the frame.
-    end_position: u64,
-}
-
-/// A read ahead of a sequential scan.
-const CHUNK_BYTES: usize = 1 << 20;
-/// A frame up to this size is read whole even if one event is wanted.
-const SMALL_FRAME_BYTES: usize = 32 << 10;
-
-impl<'a> FrameReader<'a> {
-    pub(crate) fn new(segments: &'a Segments, sequential: bool) -> Self {
-        Self { segments, sequential, chunk: None, current: None }
-    }
-
-    /// The event at this position, its checksum checked. An error names frame, file and offset.
-    pub(crate) fn event(&mut self, position: Position) -> Result<StoredEvent> {
-        let covers = |c: &Current| (c.place.first_position..c.end_position).contains(&position.0);
-        if !self.current.as_ref().is_some_and(covers) {
-            self.current = None;
-            let place = self.segments.frame_at(position.0)?;
-            let current = self.load(place).map_err(|e| self.named(&place, position, e))?;
-            if position.0 >= current.end_position {
-                let message = format!("position {position} is missing behind frame {}", place.sequence);
-                return Err(self.named(&place, position, Error::damaged(message)));
-            }
-            self.current = Some(current);
-        }
-        let current = self.current.take().expect("it was just loaded");
-        let result = self.event_of(&current, position);
-        let place = current.place;
-        self.current = Some(current);
-        result.map_err(|e| self.named(&place, position, e))
-    }
-
-    fn named(&self, place: &FramePlace, position: Position, error: Error) -> Error {
-        let file = self.segments.path(place.segment);
-        let error = error.context(format!(
-            "position {position}, frame {}, {} at offset {}",
-            place.sequence,
-            file.display(),
-            place.offset
-        ));
-        match error.kind() {
-            ErrorKind::Damaged | ErrorKind::UnsupportedFormat => error,
-            // A file that cannot be read hides the event just as damage does.
-            _ => Error::damaged(error.message().to_owned()),
-        }
-    }
-
-    fn load(&mut self, place: FramePlace) -> Result<Current> {
-        let header = FrameHeader::decode(&self.bytes(&place, 0, HEADER_BYTES)?)?;
-        if header.chained.first.0 != place.first_position || header.chained.sequence != place.sequence {
-            return Err(Error::damaged("another frame lies where this one should"));
-        }
-        let directory = header.directory(&self.bytes(&place, 0, header.prelude_len())?)?;
-        let end_position = header.chained.tree_size();
-        Ok(Current { place, header, directory, end_position })
-    }
-
-    fn event_of(&mut self, current: &Current, position: Position) -> Result<StoredEvent> {
-        let place = current.directory.places[(position.0 - current.place.first_position) as usize];
-        let entry = self.bytes(&current.place, u64::from(place.entry_at), usize::from(place.entry_len))?;
-        let parts = self.bytes(&current.place, u64::from(place.parts_at), place.parts_len as usize)?;
-        current.header.event(&place, &entry, &parts)
-    }
-
-    /// A whole frame.
-    pub(crate) fn frame(&mut self, place: FramePlace) -> Result<Frame> {
-        let len = FrameHeader::decode(&self.bytes(&place, 0, HEADER_BYTES)?)?.frame_len();
-        Frame::decode(self.bytes(&place, 0, len)?)
-    }
-
-    /// Bytes of the data of a frame's events, as sent. Reads the directory and the entries.
-    pub(crate) fn data_bytes(&mut self, place: FramePlace) -> Result<u64> {
-        let first = Position(place.first_position);
-        let current = self.load(place).map_err(|e| self.named(&place, first, e))?;
-        let mut bytes = 0;
-        for index in 0..current.directory.places.len() as u64 {
-            let position = Position(place.first_position + index);
-            let lengths = self
-                .event_of(&current, position)
-                .and_then(|stored| Entry::decode(&stored.entry))
-                .map(|entry| entry.parts.iter().map(|part| part.length).sum::<u64>());
-            bytes += lengths.map_err(|e| self.named(&place, position, e))?;
-        }
-        Ok(bytes)
-    }
-
-    /// Bytes of a frame. Reads more at once where the rest is likely to be wanted.
-    fn bytes(&mut self, place: &FramePlace, from: u64, len: usize) -> Result<Bytes> {
-        let offset = place.offset + from;
-        if let Some((segment, start, chunk)) = &self.chunk
-            && *segment == place.segment
-            && offset >= *start
-            && offset + len as u64 <= start + chunk.len() as u64
-        {
-            let at = (offset - start) as usize;
-            return Ok(chunk.slice(at..at + len));
-        }
-        let frame_len = place.len();
-        // Entries and parts lie apart: where the whole frame will be wanted it is read from its start.
-        let (start, wanted) = if self.sequential {
-            (place.offset, frame_len.max(CHUNK_BYTES))
-        } else if frame_len <= SMALL_FRAME_BYTES {
-            (place.offset, frame_len)
-        } else {
-            (offset, len)
-        };
-        let at = (offset - start) as usize;
-        let mut buffer = vec![0; wanted.max(at + len)];
-        let n = read_full(&*self.segments.file(place.segment)?, &mut buffer, start)?;
-        if n < at + len {
-            return Err(Error::damaged(format!(
-                "the file ends {} bytes into this frame",
-                start + n as u64 - place.offset
-            )));
-        }
-        buffer.truncate(n);
-        let chunk = Bytes::from(buffer);
-        self.chunk = Some((place.segment, start, chunk.clone()));
-        Ok(chunk.slice(at..at + len))
     }
 }

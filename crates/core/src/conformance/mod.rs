@@ -60,6 +60,7 @@ mod processes;
 mod random;
 mod reading;
 mod registers;
+mod submitting;
 mod support;
 
 pub use support::Scene;
@@ -190,6 +191,7 @@ pub fn tests() -> Vec<Test> {
         registers::TESTS,
         reading::TESTS,
         dropping::TESTS,
+        submitting::TESTS,
         copying::TESTS,
         logs::TESTS,
         random::TESTS,

@@ -158,6 +158,11 @@ impl<'a> Handle<'a> {
         self.log.name()
     }
 
+    /// Waits for a future, as long as the backend's patience lasts.
+    pub(super) fn wait<T: Send>(&self, future: impl Future<Output = T> + Send) -> T {
+        self.scene.wait(future)
+    }
+
     pub(super) fn append(&self, append: impl Into<Append>) -> Result<Appended> {
         self.scene.wait(self.store().append(self.name(), append.into()))
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use precedent_core::Direction;
 
-use super::run::{BadRun, Found, Run, postings_per_page};
+use super::run::{BadRun, Found, Page, Run, posting_on, postings_per_page};
 
 /// A set of positions, in memory or on disk.
 pub(crate) enum Cursor {
@@ -29,10 +29,12 @@ pub(crate) enum Cursor {
 /// Many positions of one term in a run.
 pub(crate) struct Stored {
     run: Arc<Run>,
+    /// The page with which the postings of its group begin.
+    postings_at: u64,
     start: u32,
     count: u32,
     /// The page of postings read last.
-    page: Option<(u32, Vec<u32>)>,
+    page: Option<(u64, Page)>,
     /// Where the last answer was, which is where the next one probably is.
     hint: u32,
 }
@@ -40,12 +42,12 @@ pub(crate) struct Stored {
 impl Stored {
     fn get(&mut self, index: u32) -> Result<u32, BadRun> {
         let at = self.start.saturating_add(index);
-        let number = at / postings_per_page();
+        let number = self.postings_at + u64::from(at / postings_per_page());
         if self.page.as_ref().is_none_or(|(n, _)| *n != number) {
             self.page = Some((number, self.run.postings_page(number)?));
         }
         let (_, page) = self.page.as_ref().expect("the page was just read");
-        Ok(page[(at % postings_per_page()) as usize])
+        Ok(posting_on(page, at % postings_per_page()))
     }
 
     /// The number of positions below `relative`, by galloping from the hint and then halving.
@@ -97,14 +99,24 @@ impl Stored {
 }
 
 impl Cursor {
+    /// What is in any of these.
+    pub(crate) fn union(mut cursors: Vec<Self>) -> Self {
+        if cursors.len() == 1 { cursors.remove(0) } else { Self::Union(cursors) }
+    }
+
+    /// What is in all of these.
+    pub(crate) fn intersection(mut cursors: Vec<Self>) -> Self {
+        if cursors.len() == 1 { cursors.remove(0) } else { Self::Intersection(cursors) }
+    }
+
     /// The set of a term's positions in a run.
     pub(crate) fn of_run(run: &Arc<Run>, found: Found) -> Self {
         let base = run.coverage.first_position;
         match found {
             Found::None => Self::Listed { base, positions: Arc::from([]) },
             Found::One(position) => Self::Listed { base, positions: Arc::from([position]) },
-            Found::Many { start, count } => {
-                Self::Stored(Stored { run: run.clone(), start, count, page: None, hint: 0 })
+            Found::Many { page: postings_at, start, count } => {
+                Self::Stored(Stored { run: run.clone(), postings_at, start, count, page: None, hint: 0 })
             }
         }
     }

@@ -5,6 +5,10 @@
 //! right and become slow, until the writer has made the part again.
 //!
 //! Names positions, never offsets, so it does not care where events are stored.
+//!
+//! Memory: the active table and those that wait, 16 MiB of log each; the lists of groups of all runs, a byte for every
+//! 1,300 terms; and filters, at most [`FILTER_BYTES_MAX`]. Of filters the smaller ones are held: every append of a new
+//! key asks each run once, so a byte is worth most there. A run whose filter is not held answers with one page read.
 
 pub(crate) mod cursor;
 pub(crate) mod run;
@@ -26,6 +30,9 @@ use crate::io::Io;
 
 /// Adjacent runs of one level that are merged into one of the next.
 const FANOUT: usize = 8;
+
+/// Bytes of filters that are held in memory, of one log: those of about fifty million terms.
+const FILTER_BYTES_MAX: u64 = 64 << 20;
 
 /// The term of positions that could not be read when they were to be indexed. Every query includes them, so
 /// that damage is named and never hidden.
@@ -49,6 +56,9 @@ pub(crate) struct Index {
     writable: bool,
     state: RwLock<State>,
     filling: Mutex<()>,
+    flushing: Mutex<()>,
+    merging: Mutex<()>,
+    filter_bytes_max: u64,
     /// Whether some position is, or was, indexed as unreadable: nearly always not, and then nobody looks.
     unreadable: AtomicBool,
 }
@@ -90,8 +100,8 @@ impl Index {
                 None => {}
             }
         }
-        // A run that cannot answer may have some.
-        let unreadable = runs.iter().any(|run| !matches!(run.find(UNREADABLE), Ok(run::Found::None)));
+        let unreadable = runs.iter().any(|run| run.has_unreadable());
+        share_filters(&mut runs, FILTER_BYTES_MAX);
         let (position, sequence) =
             runs.last().map_or((0, 0), |r| (r.coverage.end_position, r.coverage.end_sequence));
         let state = State { runs, frozen: Vec::new(), active: Table::new(position, sequence) };
@@ -103,6 +113,9 @@ impl Index {
             writable,
             state: RwLock::new(state),
             filling: Mutex::new(()),
+            flushing: Mutex::new(()),
+            merging: Mutex::new(()),
+            filter_bytes_max: FILTER_BYTES_MAX,
             unreadable: unreadable.into(),
         })
     }
@@ -206,18 +219,20 @@ impl Index {
 
     /// Writes the oldest frozen table as a run. If that fails the table stays in memory, and is written later.
     pub(crate) fn flush_one(&self) -> bool {
+        // Two threads may come here; each table is written once.
+        let _flushing = self.flushing.lock().unwrap_or_else(|p| p.into_inner());
         let Some((table, last_frame)) = self.read().frozen.first().cloned() else { return false };
         let Some(run) = self.write_run(&table, last_frame) else { return false };
         let mut state = self.write();
         state.frozen.remove(0);
-        insert_run(&mut state.runs, run);
+        self.insert_run(&mut state.runs, run);
         true
     }
 
     /// Writes a table that was made again from the log as a run.
     pub(crate) fn fill_gap(&self, table: &Table, last_frame: Hash) -> bool {
         let Some(run) = self.write_run(table, last_frame) else { return false };
-        insert_run(&mut self.write().runs, run);
+        self.insert_run(&mut self.write().runs, run);
         true
     }
 
@@ -255,8 +270,20 @@ impl Index {
         Run::open(&*self.io, &path, self.log).map(Arc::new)
     }
 
-    /// Merges the oldest runs that are due; answers whether there were any.
+    fn insert_run(&self, runs: &mut Vec<Arc<Run>>, run: Arc<Run>) {
+        let at = runs.partition_point(|r| r.coverage.first_sequence < run.coverage.first_sequence);
+        runs.insert(at, run);
+        share_filters(runs, self.filter_bytes_max);
+    }
+
+    /// Merges the oldest runs that are due; answers whether there were any. While another thread merges, it has
+    /// whatever is due.
     pub(crate) fn merge_once(&self) -> bool {
+        let _merging = match self.merging.try_lock() {
+            Ok(merging) => merging,
+            Err(std::sync::TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(std::sync::TryLockError::WouldBlock) => return false,
+        };
         let due = {
             let state = self.read();
             let adjacent = |runs: &[Arc<Run>]| {
@@ -275,7 +302,7 @@ impl Index {
                 let mut state = self.write();
                 let (first, end) = (merged.coverage.first_sequence, merged.coverage.end_sequence);
                 state.runs.retain(|r| r.coverage.first_sequence < first || r.coverage.first_sequence >= end);
-                insert_run(&mut state.runs, Arc::new(merged));
+                self.insert_run(&mut state.runs, Arc::new(merged));
                 drop(state);
                 for run in due {
                     let _ = self.io.remove(&run.path);
@@ -354,12 +381,44 @@ impl Index {
             }
             if !item.types.is_empty() {
                 let types = item.types.iter().map(|t| self.of_term(&state, self.terms.event_type(t), lists));
-                all.push(Cursor::Union(types.collect::<Result<_, _>>()?));
+                all.push(Cursor::union(types.collect::<Result<_, _>>()?));
             }
-            items.push(Cursor::Intersection(all));
+            items.push(Cursor::intersection(all));
         }
-        items.push(self.of_term(&state, UNREADABLE, lists)?);
-        Ok(Some(Cursor::Union(items)))
+        if self.may_have_unreadable() {
+            items.push(self.of_term(&state, UNREADABLE, lists)?);
+        }
+        Ok(Some(Cursor::union(items)))
+    }
+
+    /// Whether an event with this key can be there: nearly never if it is not. Allocates nothing, and reads nothing
+    /// but filters.
+    pub(crate) fn may_have_key(&self, source: &str, id: &str) -> bool {
+        self.may_have(self.terms.key(source, id))
+    }
+
+    /// Whether an event of this stream can be there, as [`Self::may_have_key`].
+    pub(crate) fn may_have_stream(&self, stream: &str) -> bool {
+        self.may_have(self.terms.stream(stream))
+    }
+
+    fn may_have(&self, term: Term) -> bool {
+        let state = self.read();
+        let mut position = 0;
+        for run in &state.runs {
+            // What has no index, and a run that cannot answer, may have everything.
+            if run.coverage.first_position > position || run.may_have(term).unwrap_or(true) {
+                return true;
+            }
+            position = run.coverage.end_position;
+        }
+        for table in state.frozen.iter().map(|(t, _)| &**t).chain([&state.active]) {
+            if table.first_position > position || !table.get(term).is_empty() {
+                return true;
+            }
+            position = table.end_position;
+        }
+        false
     }
 
     /// Candidates for a key, as far as events could be read.
@@ -392,9 +451,18 @@ impl Index {
 /// Lists of positions that one question has copied out of tables: each once, however often it is asked for.
 type Lists = HashMap<(Term, u64), Arc<[u32]>>;
 
-fn insert_run(runs: &mut Vec<Arc<Run>>, run: Arc<Run>) {
-    let at = runs.partition_point(|r| r.coverage.first_sequence < run.coverage.first_sequence);
-    runs.insert(at, run);
+/// Lets the runs with the smallest filters hold them, as many as there is room for.
+fn share_filters(runs: &mut [Arc<Run>], bytes_max: u64) {
+    let mut order: Vec<usize> = (0..runs.len()).collect();
+    order.sort_by_key(|index| runs[*index].filter_pages());
+    let mut bytes = 0;
+    for index in order {
+        bytes += runs[index].filter_pages() * run::PAGE as u64;
+        let holds = bytes <= bytes_max;
+        if runs[index].holds_filter() != holds {
+            runs[index] = Arc::new(runs[index].holding_filter(holds));
+        }
+    }
 }
 
 fn add_events<'e>(table: &mut Table, terms: &Terms, events: impl Iterator<Item = (Position, &'e Event)>) {

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::{Io, IoFile, LockKind, Mode};
 
@@ -51,7 +51,39 @@ impl Random {
 /// The file system. Clones are the same one.
 #[derive(Clone, Default)]
 pub(crate) struct FaultyIo {
-    disk: Arc<Mutex<Disk>>,
+    disk: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    disk: Mutex<Disk>,
+    /// Tells of what is held and let go.
+    held: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Disk> {
+        self.disk.lock().unwrap_or_else(|p| p.into_inner())
+    }
+
+    /// Waits while operations of this kind are held.
+    fn pass(&self, what: Held) {
+        let mut disk = self.lock();
+        while disk.hold == Some(what) {
+            disk.is_held = true;
+            self.held.notify_all();
+            disk = self.held.wait(disk).unwrap_or_else(|p| p.into_inner());
+        }
+    }
+}
+
+/// Operations on files that can be held up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// Writes, before anything of them is done.
+    Writes,
+    /// Syncs, before anything of them is done.
+    Syncs,
 }
 
 #[derive(Default)]
@@ -68,6 +100,9 @@ struct Disk {
     fail_next: Option<io::ErrorKind>,
     fail_next_sync: Option<io::ErrorKind>,
     crashed: bool,
+    hold: Option<Held>,
+    /// Whether somebody waits because of it.
+    is_held: bool,
     syncs: u64,
     /// Bytes all files together may have.
     capacity: Option<u64>,
@@ -172,7 +207,31 @@ impl Change {
 
 impl FaultyIo {
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(|p| p.into_inner())
+        self.disk.lock()
+    }
+
+    fn of(disk: Disk) -> Self {
+        Self { disk: Arc::new(Shared { disk: Mutex::new(disk), held: Condvar::new() }) }
+    }
+
+    /// Holds up operations of this kind until [`Self::release`]. Answered by [`Self::await_held`].
+    pub(crate) fn hold(&self, what: Held) {
+        let mut disk = self.disk();
+        (disk.hold, disk.is_held) = (Some(what), false);
+    }
+
+    /// Waits until an operation is held up.
+    pub(crate) fn await_held(&self) {
+        let mut disk = self.disk();
+        while !disk.is_held {
+            disk = self.disk.held.wait(disk).unwrap_or_else(|p| p.into_inner());
+        }
+    }
+
+    /// Lets what is held up go on.
+    pub(crate) fn release(&self) {
+        self.disk().hold = None;
+        self.disk.held.notify_all();
     }
 
     /// Operations so far that changed something.
@@ -245,7 +304,7 @@ impl FaultyIo {
             dirs: disk.dirs.clone(),
             ..Disk::default()
         };
-        Self { disk: Arc::new(Mutex::new(after)) }
+        Self::of(after)
     }
 
     /// The content of a file.
@@ -283,7 +342,7 @@ impl FaultyIo {
             dirs: disk.dirs.clone(),
             ..Disk::default()
         };
-        Self { disk: Arc::new(Mutex::new(copy)) }
+        Self::of(copy)
     }
 }
 
@@ -383,14 +442,14 @@ impl Io for FaultyIo {
 }
 
 struct Guard {
-    disk: Arc<Mutex<Disk>>,
+    disk: Arc<Shared>,
     path: PathBuf,
     kind: LockKind,
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        let mut disk = self.disk.lock().unwrap_or_else(|p| p.into_inner());
+        let mut disk = self.disk.lock();
         if let Some(held) = disk.locks.get_mut(&self.path) {
             *held += if self.kind == LockKind::Exclusive { 1 } else { -1 };
         }
@@ -398,13 +457,13 @@ impl Drop for Guard {
 }
 
 struct FaultyFile {
-    disk: Arc<Mutex<Disk>>,
+    disk: Arc<Shared>,
     inode: usize,
 }
 
 impl FaultyFile {
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        self.disk.lock().unwrap_or_else(|p| p.into_inner())
+        self.disk.lock()
     }
 }
 
@@ -422,6 +481,7 @@ impl IoFile for FaultyFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.disk.pass(Held::Writes);
         let mut disk = self.disk();
         let fault = disk.operation()?;
         let grows =
@@ -444,6 +504,7 @@ impl IoFile for FaultyFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.disk.pass(Held::Syncs);
         let mut disk = self.disk();
         disk.syncs += 1;
         let fault = disk.operation()?;

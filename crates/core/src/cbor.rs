@@ -1,0 +1,237 @@
+//! Reads deterministic CBOR (RFC 8949 section 4.2.1) where it lies: numbers, texts and bytes, no allocation.
+//!
+//! What is not in its shortest form, or of indefinite length, is refused. [`Span`]s name texts by where they are, so
+//! that whoever shares the bytes needs no copy of them.
+
+use std::fmt;
+
+/// Why bytes are not what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Bad(pub(crate) &'static str);
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// Where a text lies in at most 65,535 bytes. A text has a head before it, so none begins at 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    at: u16,
+    len: u16,
+}
+
+impl Span {
+    /// Whether there is no such text.
+    pub(crate) fn is_none(self) -> bool {
+        self.at == 0
+    }
+
+    /// The bytes of the text; none if there is no such text.
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
+        bytes.get(usize::from(self.at)..usize::from(self.at) + usize::from(self.len)).unwrap_or(&[])
+    }
+
+    /// The text, if there is one and it is valid UTF-8.
+    pub(crate) fn text(self, bytes: &[u8]) -> Option<&str> {
+        if self.is_none() { None } else { std::str::from_utf8(self.of(bytes)).ok() }
+    }
+}
+
+/// What the next item is, as far as anybody asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Text.
+    Text,
+    /// `true` or `false`.
+    Bool,
+    /// Anything else.
+    Other,
+}
+
+/// Goes through bytes item by item.
+pub(crate) struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+const SHORT: Bad = Bad("it ends too early");
+const OTHER: Bad = Bad("an item of another kind than expected");
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    pub(crate) fn at(bytes: &'a [u8], at: usize) -> Self {
+        Self { bytes, at }
+    }
+
+    /// Bytes behind what was read.
+    pub(crate) fn rest(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+
+    /// How far it was read.
+    pub(crate) fn position(&self) -> usize {
+        self.at
+    }
+
+    #[inline]
+    fn head(&mut self, major: u8) -> Result<u64, Bad> {
+        let first = *self.bytes.get(self.at).ok_or(SHORT)?;
+        if first >> 5 != major {
+            return Err(OTHER);
+        }
+        self.at += 1;
+        match first & 31 {
+            small @ 0..=23 => Ok(u64::from(small)),
+            24 => {
+                let value = u64::from(*self.bytes.get(self.at).ok_or(SHORT)?);
+                self.at += 1;
+                if value < 24 { Err(Bad("a number that is not in its shortest form")) } else { Ok(value) }
+            }
+            more => self.long(more),
+        }
+    }
+
+    fn long(&mut self, more: u8) -> Result<u64, Bad> {
+        let len = match more {
+            25 => 2,
+            26 => 4,
+            27 => 8,
+            31 => return Err(Bad("indefinite length")),
+            _ => return Err(OTHER),
+        };
+        let bytes = self.bytes.get(self.at..self.at + len).ok_or(SHORT)?;
+        self.at += len;
+        let value = bytes.iter().fold(0, |value: u64, byte| value << 8 | u64::from(*byte));
+        // The shortest form has something in its upper half.
+        if value >> (len * 4) == 0 {
+            Err(Bad("a number that is not in its shortest form"))
+        } else {
+            Ok(value)
+        }
+    }
+
+    /// A whole number from 0.
+    #[inline]
+    pub(crate) fn uint(&mut self) -> Result<u64, Bad> {
+        self.head(0)
+    }
+
+    /// Bytes.
+    #[inline]
+    pub(crate) fn bytes(&mut self) -> Result<&'a [u8], Bad> {
+        let len = self.head(2)?;
+        self.take(len)
+    }
+
+    #[inline]
+    fn take(&mut self, len: u64) -> Result<&'a [u8], Bad> {
+        let rest = &self.bytes[self.at..];
+        let taken = usize::try_from(len).ok().and_then(|len| rest.get(..len)).ok_or(SHORT)?;
+        self.at += taken.len();
+        Ok(taken)
+    }
+
+    /// Where a text is, checked to be UTF-8. The bytes are at most 65,535.
+    #[inline]
+    pub(crate) fn text(&mut self) -> Result<Span, Bad> {
+        let len = self.head(3)?;
+        let at = self.at as u16;
+        let text = self.take(len)?;
+        // Nearly every text is ASCII, and that is quickly told.
+        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+            return Err(Bad("a text that is not UTF-8"));
+        }
+        Ok(Span { at, len: text.len() as u16 })
+    }
+
+    /// The text at a span that [`Self::text`] answered.
+    pub(crate) fn text_of(&self, span: Span) -> &'a str {
+        span.text(self.bytes).unwrap_or_default()
+    }
+
+    /// The number of pairs of a map.
+    pub(crate) fn map(&mut self) -> Result<u64, Bad> {
+        self.counted(5)
+    }
+
+    /// The number of items of an array.
+    pub(crate) fn array(&mut self) -> Result<u64, Bad> {
+        self.counted(4)
+    }
+
+    fn counted(&mut self, major: u8) -> Result<u64, Bad> {
+        let count = self.head(major)?;
+        if count > self.rest() as u64 { Err(SHORT) } else { Ok(count) }
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn bool(&mut self) -> Result<bool, Bad> {
+        let value = match self.bytes.get(self.at).ok_or(SHORT)? {
+            0xf4 => false,
+            0xf5 => true,
+            _ => return Err(OTHER),
+        };
+        self.at += 1;
+        Ok(value)
+    }
+
+    /// A whole number of 32 bits with its sign.
+    pub(crate) fn i32(&mut self) -> Result<i32, Bad> {
+        let negative = self.bytes.get(self.at).ok_or(SHORT)? >> 5 == 1;
+        let value = self.head(u8::from(negative))?;
+        let value = i32::try_from(value).map_err(|_| Bad("a number of more than 32 bits"))?;
+        Ok(if negative { -1 - value } else { value })
+    }
+
+    /// What comes next.
+    pub(crate) fn kind(&self) -> Result<Kind, Bad> {
+        let first = *self.bytes.get(self.at).ok_or(SHORT)?;
+        Ok(match (first >> 5, first) {
+            (3, _) => Kind::Text,
+            (_, 0xf4 | 0xf5) => Kind::Bool,
+            _ => Kind::Other,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_come_back_and_only_their_shortest_form_is_read() {
+        for value in [0, 23, 24, 255, 256, 65_535, 65_536, u64::from(u32::MAX), 1 << 32, u64::MAX] {
+            let encoded = minicbor::to_vec(value).unwrap();
+            assert_eq!(Reader::new(&encoded).uint(), Ok(value));
+            assert!((0..encoded.len()).all(|cut| Reader::new(&encoded[..cut]).uint().is_err()), "{value}");
+        }
+        for value in [0, -1, 24, -25, 300, -300, i32::MAX, i32::MIN] {
+            assert_eq!(Reader::new(&minicbor::to_vec(value).unwrap()).i32(), Ok(value));
+        }
+        for value in [1 << 31, u64::MAX] {
+            assert!(Reader::new(&minicbor::to_vec(value).unwrap()).i32().is_err());
+        }
+        for long in [&[0x18, 23][..], &[0x19, 0, 255], &[0x1a, 0, 0, 255, 255], &[0x1f], &[0x1c]] {
+            assert!(Reader::new(long).uint().is_err(), "{long:?}");
+        }
+    }
+
+    #[test]
+    fn texts_are_utf_8_and_end_where_the_bytes_end() {
+        let text = "Grüße, and more than twenty-three bytes";
+        let encoded = minicbor::to_vec(text).unwrap();
+        let mut reader = Reader::new(&encoded);
+        let span = reader.text().unwrap();
+        assert_eq!((reader.text_of(span), reader.rest()), (text, 0));
+        assert!(Reader::new(&encoded[..encoded.len() - 1]).text().is_err());
+        assert!(Reader::new(&[0x61, 0xff]).text().is_err());
+        assert!(Reader::new(&[0x7f, 0x61, b'a', 0xff]).text().is_err());
+        assert!(Reader::new(&[0x9b, 255, 255, 255, 255, 255, 255, 255, 255]).array().is_err());
+        assert_eq!(Span::default().text(b"abc"), None);
+    }
+}

@@ -1,0 +1,441 @@
+//! Reads events and frames of a log, wherever they are: in segments, in packs, or put together from what
+//! stands with earlier events.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Bytes, BytesMut};
+use precedent_core::entry::Entry;
+use precedent_core::extents::Sources;
+use precedent_core::frame::{Directory, Frame, FrameHeader, HEADER_BYTES, Place, StoredEvent};
+use precedent_core::{Error, ErrorKind, Position, RecordedEvent, Result};
+
+use crate::io::read_full;
+use crate::pack::{Block, OpenPack, PackFrames, PackedFrame};
+use crate::segment::{EventPlace, FramePlace, Segments};
+
+/// Reads events and frames of a log, with the last chunk it read at hand.
+pub(crate) struct FrameReader<'a> {
+    segments: &'a Segments,
+    /// Whether what is read next probably lies behind what was read last.
+    sequential: bool,
+    /// What was read last: from the beginning of a frame on, and of a large frame entries and parts, which lie apart.
+    chunk: Option<Chunk>,
+    entries: Option<Chunk>,
+    parts: Option<Chunk>,
+    /// What will probably be asked for, in this order.
+    planned: Vec<u64>,
+    current: Option<Current>,
+    /// The frames of a pack, where the last one was asked for.
+    frames: Option<PackFrames>,
+    sources: Option<Box<SourceReader<'a>>>,
+}
+
+/// Finds what other events refer to, and keeps what it found last: who refers to an event once does so again.
+pub(crate) struct SourceReader<'a> {
+    events: FrameReader<'a>,
+    /// The literal bytes of parts, by position, name and scope.
+    found: HashMap<(Position, String, Option<String>), Bytes>,
+    bytes: usize,
+}
+
+/// What hides an event: a file that cannot be read does so just as damage does.
+fn unreadable(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Damaged | ErrorKind::UnsupportedFormat => error,
+        _ => Error::damaged(error.message().to_owned()),
+    }
+}
+
+/// Literal bytes that are kept by a [`SourceReader`].
+const SOURCE_BYTES_MAX: usize = 4 << 20;
+
+impl<'a> SourceReader<'a> {
+    pub(crate) fn new(segments: &'a Segments) -> Self {
+        Self { events: FrameReader::new(segments, false), found: HashMap::new(), bytes: 0 }
+    }
+}
+
+impl Sources for SourceReader<'_> {
+    fn literals(&mut self, position: Position, part: &str, scope: Option<&str>) -> Result<Bytes> {
+        let key = (position, part.to_owned(), scope.map(str::to_owned));
+        if let Some(literal) = self.found.get(&key) {
+            return Ok(literal.clone());
+        }
+        let stored = self.events.event(position)?;
+        let entry = Entry::decode(&stored.entry)?;
+        let mut found = None;
+        stored.literals(&entry, |name, of, literal| {
+            if name == part && found.is_none() {
+                found = Some((of == scope, literal));
+            }
+            Ok(())
+        })?;
+        let literal = match found {
+            Some((true, literal)) => literal,
+            Some((false, _)) => {
+                return Err(Error::damaged(format!("its {part} belongs to another scope")));
+            }
+            None => return Err(Error::damaged(format!("it has no {part}"))),
+        };
+        // A copy: the bytes read around it are let go.
+        let literal = Bytes::copy_from_slice(&literal);
+        if self.bytes + literal.len() > SOURCE_BYTES_MAX {
+            self.found.clear();
+            self.bytes = 0;
+        }
+        self.bytes += literal.len();
+        self.found.insert(key, literal.clone());
+        Ok(literal)
+    }
+}
+
+/// Bytes of a segment.
+struct Chunk {
+    segment: u32,
+    start: u64,
+    bytes: Bytes,
+    /// Where its memory goes afterwards.
+    spare: Option<Arc<Spare>>,
+}
+
+impl Chunk {
+    /// These bytes of a segment, if they are all here.
+    fn get(&self, segment: u32, offset: u64, len: usize) -> Option<Bytes> {
+        let at = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        let end = at.checked_add(len)?;
+        (self.segment == segment && end <= self.bytes.len()).then(|| self.bytes.slice(at..end))
+    }
+}
+
+/// Memory of chunks that were read ahead, to be used again once no event is left that lies in it: memory that is new
+/// is zeroed before it is read into, and that takes about as long as the reading.
+#[derive(Default)]
+pub(crate) struct Spare(Mutex<Vec<Bytes>>);
+
+/// Chunks that are kept, each of at most [`WHOLE_BYTES`].
+const SPARE_MAX: usize = 3;
+
+impl Spare {
+    fn take(&self, len: usize) -> BytesMut {
+        let mut spare = self.0.lock().unwrap_or_else(|p| p.into_inner());
+        let free = spare.iter().position(Bytes::is_unique).map(|index| spare.swap_remove(index));
+        drop(spare);
+        match free.map(Bytes::try_into_mut) {
+            Some(Ok(mut bytes)) => {
+                bytes.resize(len, 0);
+                bytes
+            }
+            _ => BytesMut::zeroed(len),
+        }
+    }
+
+    fn put(&self, bytes: Bytes) {
+        if (CHUNK_BYTES / 2..=WHOLE_BYTES).contains(&bytes.len()) {
+            let mut spare = self.0.lock().unwrap_or_else(|p| p.into_inner());
+            if spare.len() == SPARE_MAX {
+                spare.remove(0);
+            }
+            spare.push(bytes);
+        }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if let Some(spare) = self.spare.take() {
+            spare.put(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+/// What holds the event that was read last.
+enum Current {
+    Frame(Box<CurrentFrame>),
+    Block(Arc<OpenPack>, Arc<Block>),
+}
+
+struct CurrentFrame {
+    place: FramePlace,
+    header: FrameHeader,
+    directory: Directory,
+    /// One position behind the frame.
+    end_position: u64,
+}
+
+/// A read ahead of a sequential scan.
+const CHUNK_BYTES: usize = 1 << 20;
+/// A frame up to this size is read whole even if one event is wanted.
+const SMALL_FRAME_BYTES: usize = 32 << 10;
+/// A frame up to this size is read whole by a sequential scan.
+const WHOLE_BYTES: usize = 2 << 20;
+/// Entries, or parts, of a larger frame are read together if no more than this lies between them: as long as it takes
+/// to read that, it takes to ask twice.
+const GAP_BYTES: u64 = 4 << 10;
+/// And no more of them than this.
+const RANGE_BYTES: u64 = 256 << 10;
+/// The directory of a large frame is expected within its first part of so many, and within so many bytes.
+const PRELUDE_PART: usize = 64;
+const PRELUDE_BYTES: usize = 16 << 10;
+
+impl<'a> FrameReader<'a> {
+    pub(crate) fn new(segments: &'a Segments, sequential: bool) -> Self {
+        Self {
+            segments,
+            sequential,
+            chunk: None,
+            entries: None,
+            parts: None,
+            planned: Vec::new(),
+            current: None,
+            frames: None,
+            sources: None,
+        }
+    }
+
+    /// Tells what will be asked for, in this order, so that what lies close together is read together.
+    pub(crate) fn plan(&mut self, positions: impl IntoIterator<Item = u64>) {
+        self.planned.clear();
+        self.planned.extend(positions);
+    }
+
+    /// Where the events that others refer to are found.
+    pub(crate) fn sources(&mut self) -> &mut SourceReader<'a> {
+        self.sources.get_or_insert_with(|| Box::new(SourceReader::new(self.segments)))
+    }
+
+    /// The event at this position, put together from wherever its content stands.
+    pub(crate) fn recorded(&mut self, position: Position) -> Result<RecordedEvent> {
+        let stored = self.event(position)?;
+        self.decode(stored)
+    }
+
+    /// Puts an event together that was read before.
+    pub(crate) fn decode(&mut self, stored: StoredEvent) -> Result<RecordedEvent> {
+        stored.into_recorded(self.sources())
+    }
+
+    /// The event at this position, its checksum checked. An error names frame or block, file and offset.
+    pub(crate) fn event(&mut self, position: Position) -> Result<StoredEvent> {
+        match &self.current {
+            Some(Current::Block(_, block)) if block.holds(position) => return Ok(self.of_block(block, position)),
+            Some(Current::Frame(c)) if (c.place.first_position..c.end_position).contains(&position.0) => {}
+            _ => {
+                self.current = None;
+                match self.find_event(position) {
+                    // The segment was packed between looking it up and reading it.
+                    Err(e) if e.kind() == ErrorKind::NotFound => {
+                        self.segments.adopt_packs()?;
+                        self.chunk = None;
+                        self.find_event(position).map_err(unreadable)?;
+                    }
+                    found => found.map_err(unreadable)?,
+                }
+            }
+        }
+        match self.current.take() {
+            Some(Current::Frame(current)) => {
+                let result = self.event_of(&current, position);
+                let result = result.map_err(|e| unreadable(self.named(&current.place, position, e)));
+                self.current = Some(Current::Frame(current));
+                result
+            }
+            Some(Current::Block(pack, block)) => {
+                let event = self.of_block(&block, position);
+                self.current = Some(Current::Block(pack, block));
+                Ok(event)
+            }
+            None => unreachable!("it was just found"),
+        }
+    }
+
+    /// Makes the frame or block that holds the event the current one.
+    fn find_event(&mut self, position: Position) -> Result<()> {
+        match self.segments.locate(position.0)? {
+            EventPlace::Frame(place) => {
+                let current = self.load(place.clone()).map_err(|e| self.named(&place, position, e))?;
+                if position.0 >= current.end_position {
+                    let message = format!("position {position} is missing behind frame {}", place.sequence);
+                    return Err(self.named(&place, position, Error::damaged(message)));
+                }
+                self.current = Some(Current::Frame(Box::new(current)));
+            }
+            EventPlace::Pack(pack) => {
+                let named = |e: Error| {
+                    let path = pack.path(self.segments.dir());
+                    e.context(format!("position {position}, {}", path.display()))
+                };
+                let open = self.segments.open_pack(&pack).map_err(named)?;
+                let block = self.segments.block(&open, open.block_of(position)).map_err(named)?;
+                self.current = Some(Current::Block(open, block));
+            }
+        }
+        Ok(())
+    }
+
+    /// An event of a block. One that is read by itself is copied: it would keep the whole block in memory.
+    fn of_block(&self, block: &Block, position: Position) -> StoredEvent {
+        let event = block.event(position);
+        if self.sequential {
+            return event;
+        }
+        let copy = Bytes::copy_from_slice;
+        StoredEvent { entry: copy(&event.entry), parts: copy(&event.parts) }
+    }
+
+    fn named(&self, place: &FramePlace, position: Position, error: Error) -> Error {
+        let file = self.segments.path(place.segment);
+        error.context(format!(
+            "position {position}, frame {}, {} at offset {}",
+            place.sequence,
+            file.display(),
+            place.offset
+        ))
+    }
+
+    fn load(&mut self, place: FramePlace) -> Result<CurrentFrame> {
+        let header = FrameHeader::decode(&self.bytes(&place, 0, HEADER_BYTES)?)?;
+        if header.chained.first.0 != place.first_position || header.chained.sequence != place.sequence {
+            return Err(Error::damaged("another frame lies where this one should"));
+        }
+        let directory = header.directory(&self.bytes(&place, 0, header.prelude_len())?)?;
+        let end_position = header.chained.tree_size();
+        Ok(CurrentFrame { place, header, directory, end_position })
+    }
+
+    fn event_of(&mut self, current: &CurrentFrame, position: Position) -> Result<StoredEvent> {
+        let index = (position.0 - current.place.first_position) as usize;
+        let place = current.directory.places[index];
+        let whole_max = if self.sequential { WHOLE_BYTES } else { SMALL_FRAME_BYTES };
+        let [entry, parts] = [entry_of, parts_of].map(|span| span(&place));
+        let (entry, parts) = if current.place.len() <= whole_max {
+            let mut bytes = |(at, end): (u64, u64)| self.bytes(&current.place, at, (end - at) as usize);
+            (bytes(entry)?, bytes(parts)?)
+        } else {
+            let mut entries = self.entries.take();
+            let entry = self.ranged(current, index, &mut entries, entry_of);
+            self.entries = entries;
+            let mut several = self.parts.take();
+            let parts = self.ranged(current, index, &mut several, parts_of);
+            self.parts = several;
+            (entry?, parts?)
+        };
+        current.header.event(&place, entry, parts)
+    }
+
+    /// What `span` says of an event of a large frame: from `held`, or read together with what is planned and close.
+    fn ranged(
+        &self,
+        current: &CurrentFrame,
+        index: usize,
+        held: &mut Option<Chunk>,
+        span: impl Fn(&Place) -> (u64, u64),
+    ) -> Result<Bytes> {
+        let CurrentFrame { place, directory, .. } = current;
+        let (at, end) = span(&directory.places[index]);
+        let (offset, len) = (place.offset + at, (end - at) as usize);
+        let found = [&*held, &self.chunk].into_iter().flatten().find_map(|c| c.get(place.segment, offset, len));
+        if let Some(bytes) = found {
+            return Ok(bytes);
+        }
+        let (mut start, mut end) = (at, end);
+        let position = place.first_position + index as u64;
+        let planned = self.planned.iter().copied().skip_while(|p| *p != position).skip(1);
+        let following = (position + 1..).take_while(|_| self.sequential);
+        for position in planned.chain(following) {
+            let index = position.checked_sub(place.first_position).and_then(|i| usize::try_from(i).ok());
+            let Some(place) = index.and_then(|index| directory.places.get(index)) else { break };
+            let (from, to) = span(place);
+            let all = (start.min(from), end.max(to));
+            if from > end + GAP_BYTES || start > to + GAP_BYTES || all.1 - all.0 > RANGE_BYTES {
+                break;
+            }
+            (start, end) = all;
+        }
+        let chunk = self.read(place, start, BytesMut::zeroed((end - start) as usize), (end - start) as usize)?;
+        let bytes = chunk.get(place.segment, offset, len);
+        *held = Some(chunk);
+        bytes.ok_or_else(|| Error::damaged("a range that does not hold the event it was read for"))
+    }
+
+    /// A whole frame.
+    pub(crate) fn frame(&mut self, place: &FramePlace) -> Result<Frame> {
+        let Some(pack) = &place.pack else {
+            let len = FrameHeader::decode(&self.bytes(place, 0, HEADER_BYTES)?)?.frame_len();
+            return Frame::decode(self.bytes(place, 0, len)?);
+        };
+        let path = pack.path(self.segments.dir());
+        let mut frames = match self.frames.take() {
+            Some(frames) if frames.next_sequence() == place.sequence => frames,
+            _ => PackFrames::new(self.segments.open_pack(pack)?, place.sequence)
+                .map_err(|e| e.context(path.display()))?,
+        };
+        loop {
+            let frame = frames.frame().map_err(|e| e.context(path.display()))?;
+            if frame.chained().sequence == place.sequence {
+                if frames.next_sequence() < pack.end_sequence {
+                    self.frames = Some(frames);
+                }
+                return Ok(frame);
+            }
+        }
+    }
+
+    /// What a pack remembers of a frame, if it is in one.
+    pub(crate) fn packed_frame(&self, place: &FramePlace) -> Option<PackedFrame> {
+        self.segments.open_pack(place.pack.as_ref()?).ok()?.frame_number(place.sequence).ok()
+    }
+
+    /// Bytes of a frame. Reads more at once where the rest is likely to be wanted.
+    fn bytes(&mut self, place: &FramePlace, from: u64, len: usize) -> Result<Bytes> {
+        let offset = place.offset + from;
+        if let Some(bytes) = self.chunk.as_ref().and_then(|chunk| chunk.get(place.segment, offset, len)) {
+            return Ok(bytes);
+        }
+        let frame_len = place.len();
+        // Entries and parts lie apart: where the whole frame will be wanted it is read from its start.
+        let (start, wanted) = if self.sequential && frame_len <= WHOLE_BYTES {
+            (0, frame_len.max(CHUNK_BYTES))
+        } else if frame_len <= SMALL_FRAME_BYTES {
+            (0, frame_len)
+        } else if from == 0 && len <= PRELUDE_BYTES {
+            (0, (frame_len / PRELUDE_PART).min(PRELUDE_BYTES))
+        } else {
+            (from, len)
+        };
+        let least = (from - start) as usize + len;
+        self.chunk = None;
+        let spare = self.sequential.then(|| self.segments.spare.clone());
+        let buffer = match &spare {
+            Some(spare) => spare.take(wanted.max(least)),
+            None => BytesMut::zeroed(wanted.max(least)),
+        };
+        let chunk = self.chunk.insert(self.read(place, start, buffer, least)?);
+        chunk.spare = spare;
+        chunk
+            .get(place.segment, offset, len)
+            .ok_or_else(|| Error::damaged("a chunk that does not hold the bytes it was read for"))
+    }
+
+    /// Reads bytes of a frame into a buffer, at least so many of them.
+    fn read(&self, place: &FramePlace, from: u64, mut buffer: BytesMut, least: usize) -> Result<Chunk> {
+        let start = place.offset + from;
+        let n = read_full(&*self.segments.file(place.segment)?, &mut buffer, start)?;
+        if n < least {
+            return Err(Error::damaged(format!(
+                "the file ends {} bytes into this frame",
+                start + n as u64 - place.offset
+            )));
+        }
+        buffer.truncate(n);
+        Ok(Chunk { segment: place.segment, start, bytes: buffer.freeze(), spare: None })
+    }
+}
+
+fn entry_of(place: &Place) -> (u64, u64) {
+    (place.entry_at.into(), u64::from(place.entry_at) + u64::from(place.entry_len))
+}
+
+fn parts_of(place: &Place) -> (u64, u64) {
+    (place.parts_at.into(), u64::from(place.parts_at) + u64::from(place.parts_len))
+}

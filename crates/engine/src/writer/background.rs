@@ -1,0 +1,131 @@
+//! The thread of a log that writes and merges index runs and packs, and seals the segment of a log that rests.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use precedent_core::Result;
+
+use super::Writer;
+use crate::log::Log;
+use crate::recovery;
+
+/// A log to which nothing was appended for so long, or twice that, rests: its segment is sealed and packed.
+const REST: Duration = Duration::from_secs(1);
+/// Packing works so long at a time …
+const SPELL: Duration = Duration::from_millis(2);
+/// … and while events are appended waits so many times as long before it goes on.
+const WAIT_SPELLS: u32 = 3;
+/// Closing a log takes no longer for packing than this; what is left is packed when the log is written to again.
+const CLOSING: Duration = Duration::from_secs(5);
+
+pub(super) struct Background {
+    wake: Sender<()>,
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+#[derive(Default)]
+struct Shared {
+    /// Whether the thread waits without a time limit: whoever appends wakes it.
+    resting: AtomicBool,
+    /// Whether the log is being closed: what is at work is given up.
+    ending: AtomicBool,
+}
+
+impl Background {
+    pub(super) fn start(log: &Arc<Log>, writer: Weak<Writer>) -> Result<Self> {
+        let (wake, woken) = channel();
+        let shared = Arc::new(Shared::default());
+        let (log, ours) = (log.clone(), shared.clone());
+        let name = format!("precedent-{}-index", log.name);
+        let thread = std::thread::Builder::new().name(name).spawn(move || {
+            let mut seen = u64::MAX;
+            loop {
+                let woken = match ours.resting.load(Ordering::Acquire) {
+                    true => woken.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                    false => woken.recv_timeout(REST),
+                };
+                match woken {
+                    Ok(()) => maintain(&log, &ours),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        let size = log.recorded_size();
+                        if std::mem::replace(&mut seen, size) != size {
+                            continue;
+                        }
+                        let sealed = writer.upgrade().is_some_and(|writer| writer.idle());
+                        if sealed {
+                            maintain(&log, &ours);
+                        }
+                        ours.resting.store(true, Ordering::Release);
+                        // What came between looking and resting woke nobody.
+                        if log.recorded_size() != size {
+                            ours.resting.store(false, Ordering::Release);
+                        }
+                    }
+                }
+            }
+        })?;
+        Ok(Self { wake, shared, thread })
+    }
+
+    /// There is something to do.
+    pub(super) fn wake(&self) {
+        self.shared.resting.store(false, Ordering::Release);
+        let _ = self.wake.send(());
+    }
+
+    /// Events were appended.
+    pub(super) fn stir(&self) {
+        if self.shared.resting.swap(false, Ordering::AcqRel) {
+            let _ = self.wake.send(());
+        }
+    }
+
+    pub(super) fn end(self) {
+        self.shared.ending.store(true, Ordering::Release);
+        drop(self.wake);
+        let _ = self.thread.join();
+    }
+}
+
+fn maintain(log: &Arc<Log>, shared: &Shared) {
+    let index = log.index();
+    while index.flush_one() {}
+    while index.merge_once() {}
+    if log.settings.pack {
+        crate::packer::pack(log, &pace(log, shared));
+    }
+    // A run that failed its check and was let go. What fails here is tried again next time.
+    let _ = recovery::fill_gaps(&index, &log.segments, log.settings.index_flush_bytes);
+}
+
+/// Lets packing go on at once while nothing is appended, and a part of the time while something is: it takes
+/// processor time and memory bandwidth that whoever appends would miss.
+fn pace<'p>(log: &'p Log, shared: &'p Shared) -> impl Fn() -> bool + 'p {
+    let since = Cell::new(Instant::now());
+    let size = Cell::new(log.recorded_size());
+    move || {
+        if shared.ending.load(Ordering::Acquire) {
+            return false;
+        }
+        let worked = since.get().elapsed();
+        if worked >= SPELL {
+            if size.replace(log.recorded_size()) != log.recorded_size() {
+                std::thread::sleep((worked * WAIT_SPELLS).min(10 * SPELL));
+            }
+            since.set(Instant::now());
+        }
+        true
+    }
+}
+
+/// For packing while a log is closed.
+pub(super) fn while_closing() -> impl Fn() -> bool {
+    let end = Instant::now() + CLOSING;
+    move || Instant::now() < end
+}
