@@ -46,6 +46,11 @@ fn write(path: &Path) -> Result<String> {
     Ok(said)
 }
 
+/// Long enough, and without repeats of its own, that every later event refers to the first.
+fn repeated() -> String {
+    (0..400u64).map(|i| format!("{} ", i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44)).collect()
+}
+
 /// One batch: every kind of attribute, no data, empty data, data that is all zero, data that is not JSON.
 fn events(n: u32) -> Result<Vec<Event>> {
     let builder =
@@ -62,6 +67,7 @@ fn events(n: u32) -> Result<Vec<Event>> {
             .datacontenttype("application/json")
             .data(format!(r#"{{"n":{n}.0,"ä":"\u00e9"}}"#))
             .build()?,
+        builder("repeats").data(format!("{n}: {}", repeated())).build()?,
         builder("none").stream("bare").build()?,
         builder("empty").data("").build()?,
         builder("zeros")

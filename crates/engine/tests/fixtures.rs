@@ -50,6 +50,11 @@ fn check(store: &EmbeddedStore, heads: &str) {
         let found = read(Query::tags(["number=17".parse().unwrap()]));
         assert_eq!(found.len(), 1, "{name}");
         assert_eq!(found[0].event.data().unwrap(), r#"{"n":17.0,"ä":"\u00e9"}"#);
+        let repeats = read(Query::event_type("fixture.repeats"));
+        assert_eq!(repeats.len(), 40, "{name}");
+        let tail = |event: &Event| event.data().unwrap().split(|b| *b == b':').nth(1).unwrap().to_vec();
+        assert!(repeats.iter().all(|e| tail(&e.event) == tail(&repeats[0].event)), "{name}");
+        assert!(tail(&repeats[0].event).len() > 2_000, "{name}");
         assert!(read(Query::stream("bare")).len() >= 40, "{name}");
         let zeros = read(Query::event_type("fixture.zeros"));
         assert_eq!(zeros.len(), 40, "{name}");

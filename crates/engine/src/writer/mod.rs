@@ -576,7 +576,8 @@ impl Writer {
             if crate::packer::worth_packing(&self.log) {
                 self.seal_active(&mut drafting, &mut device);
             }
-            publishing.pack |= std::mem::take(&mut device.sealed);
+            // What was given up a moment ago is taken up again.
+            publishing.pack |= device.sealed || !self.log.segments.sealed().is_empty();
             self.pack(&mut publishing);
         }
         let (io, dir) = (&*self.log.io, &self.log.dir);
