@@ -41,6 +41,9 @@ pub struct OpenOptions {
     pub create: bool,
     /// Write although this machine's clock is behind the log; this is recorded in the log.
     pub accept_clock: bool,
+    /// Compress what is recorded, in the background: only for a directory that is opened by this process. Without
+    /// it the log stays as it is written.
+    pub pack: bool,
     /// The bearer token for a server; without one, the environment variable `PRECEDENT_TOKEN`.
     pub token: Option<String>,
 }
@@ -48,7 +51,7 @@ pub struct OpenOptions {
 impl Default for OpenOptions {
     /// To write, making the store if there is none.
     fn default() -> Self {
-        Self { access: Access::Write, create: true, accept_clock: false, token: None }
+        Self { access: Access::Write, create: true, accept_clock: false, pack: true, token: None }
     }
 }
 
@@ -58,6 +61,7 @@ impl std::fmt::Debug for OpenOptions {
             .field("access", &self.access)
             .field("create", &self.create)
             .field("accept_clock", &self.accept_clock)
+            .field("pack", &self.pack)
             .field("token", &self.token.as_ref().map(|_| "…"))
             .finish()
     }
@@ -182,6 +186,7 @@ async fn open_to_write(path: &Path, options: &OpenOptions) -> Result<Writable> {
         settings.access = engine::Access::ReadWrite;
         settings.create = options.create;
         settings.accept_clock = options.accept_clock;
+        settings.pack = options.pack;
         let locked = match EmbeddedStore::open(path, settings) {
             Ok(store) => return Ok(Writable::Here(Arc::new(store))),
             Err(error) if error.kind() == ErrorKind::Locked => error,
