@@ -447,34 +447,3 @@ fn the_demo_runs_twice_verifies_and_never_touches_a_log_of_other_things() {
     busy.run("demo --store file:./there").ends(0);
     assert_eq!(busy.run("head --json --store file:./there").json()["size"], 10);
 }
-
-#[test]
-fn bench_has_the_promised_shape_and_leaves_nothing_behind() {
-    let place = Place::new();
-    let rows = place.run("bench --json --seconds 1 --rounds 1 --event-bytes 256").ends(0).lines();
-    let names = [
-        "system",
-        "workload",
-        "event_bytes",
-        "durability",
-        "tree",
-        "rounds",
-        "median",
-        "p99",
-        "ratio_to_bare",
-        "unit",
-    ];
-    assert!(rows.iter().all(|row| names.iter().all(|name| row.get(name).is_some())));
-    let of = |system: &str, workload: &str| {
-        rows.iter().any(|r| {
-            r["system"] == system && r["workload"] == workload && r["median"].as_f64().unwrap() > 0.0
-        })
-    };
-    for workload in ["1 appender", "16 appenders", "64 appenders", "batches of 100", "batches of 1000"] {
-        assert!(of("precedent", workload) && of("bare", workload), "{workload}");
-    }
-    assert!(of("bare-own-syncs", "64 appenders"));
-    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 0);
-    place.run("bench --dir ./nowhere").ends(2).says("nowhere");
-    place.run("bench --event-bytes 3").ends(2).says("3");
-}

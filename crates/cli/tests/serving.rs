@@ -3,9 +3,7 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::{Place, Running, within};
@@ -205,29 +203,6 @@ fn a_follower_ends_when_nobody_reads_it_any_more() {
     out.read_line(&mut line).unwrap();
     drop(out);
     assert_eq!(follower.end(), 0);
-}
-
-#[test]
-fn an_interrupted_bench_leaves_nothing_behind() {
-    let names = |path: &Path| -> BTreeSet<PathBuf> {
-        std::fs::read_dir(path).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path())).collect()
-    };
-    // While the bare loop gets its file, and beside 1, 16 and 64 appenders.
-    for stores in 0..4 {
-        let place = Place::new();
-        let mut command = place.command(["bench", "--seconds", "6", "--rounds", "1"]);
-        let mut bench = Running(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-        let mut seen = BTreeSet::new();
-        within(|| {
-            let folder = names(place.path()).pop_last()?;
-            seen.extend(names(&folder));
-            // One of them is the file of the bare loop.
-            (seen.len() > stores).then_some(())
-        });
-        bench.interrupt();
-        assert_eq!(bench.end(), 130, "after {stores} stores");
-        assert_eq!(names(place.path()), BTreeSet::new(), "after {stores} stores");
-    }
 }
 
 #[test]

@@ -1,51 +1,109 @@
-//! `bench`: appends on this machine, beside a bare loop of writes and syncs in the same run.
+//! `bench`: appends and reads on this machine, in process and through the server, beside a bare loop of writes
+//! and syncs in the same run.
 //!
 //! Every round measures every system once, in turn, so that what the machine does besides falls on all of
 //! them. The bare loop writes the same number of bytes into a file that was filled with zeros before and calls
 //! `fdatasync`; it hashes, indexes and checks nothing. It is the bound, not a competitor. With several
-//! appenders there are two of it: one where whoever syncs takes the others' bytes along, as the store does,
-//! and one where each appender syncs for itself.
+//! appends at once there are three of it: one with a thread for each, where whoever syncs takes the others'
+//! bytes along; one where each of the threads syncs for itself; and one with tasks and a thread that writes, which is
+//! how the store does it. Waking threads is dear: the store may pass the first two, and not the third.
+//!
+//! The server is this program in a process of its own, `precedent serve` on loopback; it and its client share
+//! the machine. Nothing that is appended comes twice in a store: see [`chats`].
+//!
+//! What is measured, the data and the arithmetic ([`workload`], [`chats`]) are the same for the peers in `bench/`.
 
+mod appends;
 mod bare;
+mod chats;
+mod disk;
+mod folder;
+mod reads;
 mod report;
+mod server;
 mod workload;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use precedent::{Access, Append, Event, Log, OpenOptions};
+use bytes::Bytes;
 
 use crate::failure::{Failure, Result};
 use crate::global::Global;
 use crate::output::{Output, say};
+use crate::progress::{self, Clearing};
 use bare::{Bare, Syncs};
+use folder::Folder;
 use report::Table;
-use workload::{Samples, Workload, chats};
+use workload::{Appends, Reads, Samples};
 
 /// What to measure.
 #[derive(clap::Args)]
+#[command(after_help = HELP, after_long_help = HELP)]
 pub(crate) struct Args {
     /// The directory beside which the stores are made, and removed again: on the device to be measured
     #[arg(long, value_name = "DIR", default_value = ".")]
     dir: PathBuf,
-    /// Bytes of an event's data; several may be given
+    /// Bytes of an event's data; several may be given, with commas
     #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "1024",
         value_parser = clap::value_parser!(u32).range(64..=1_048_576))]
     event_bytes: Vec<u32>,
+    /// Events of the log that is read [default: 100000, or as many as 512 MiB hold]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
+    events: Option<u64>,
     /// How often everything is measured
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
-    /// About how long it takes in all
+    /// About how long the measurements take in all; making and loading the stores comes on top
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
+    /// Only these: 'appends', 'reads', or the name of one as the table has it; may be repeated
+    #[arg(long, value_name = "NAME")]
+    workload: Vec<String>,
+    /// Only these: precedent, precedent-server; may be repeated. The bare loop is always there
+    #[arg(long, value_name = "NAME")]
+    system: Vec<String>,
 }
+
+/// The name of the measurement of appends beside packing.
+const PACKING: &str = "packing";
+
+const HELP: &str = "\
+Appends, each answered after a sync to the device:
+  1 appender                        one event after the other, by a thread that waits for each
+  16 appenders, 64 appenders        the same by so many tasks at once
+  batches of 100, batches of 1000   one appender, all events of a batch or none
+  …, 4 in flight                    the same with four batches under way at once
+Reads of a loaded log (--events), from a warm page cache:
+  stream of 1000   one stream, scattered over the whole log in runs of ten
+  type at 1 %      all events of one type, a hundredth of the log
+  scan             everything
+  open, clean      from opening the store to its first answer; 'open, killed' after SIGKILL while appending
+  bytes an event   what the files take up, the index included, without space that is only reserved
+  packing          1, 16 and 64 appenders while the loaded log is packed
+Systems:
+  bare               writes and syncs the same bytes, for all that wait at once, and does nothing else
+  bare-own-syncs     the same, a sync for each append
+  bare-tasks         the same, a sync for all that wait, by one thread for tasks: the bound of many appends
+  precedent          in this process
+  precedent-packed   the same log after it was packed; precedent-packing: while it is
+  precedent-server   'precedent serve' in a process of its own, over HTTP on loopback
+
+--json prints a row a line: {system, workload, event_bytes, durability, tree, rounds, median, p99, ratio_to_bare,
+unit}. 'events/s': the median of the rounds and what 99 % of them reach. 'us': of all appends or reads, in
+microseconds. 'bytes': of an event. ratio_to_bare is null where the bare loop has nothing to be compared with.
+The data is invented chat JSON that no two events share; docs/performance.md says how it is made.";
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum System {
     Precedent,
+    /// The log after its segments were packed.
+    Packed,
+    /// The log while its segments are packed.
+    Packing,
+    Server,
     Bare(Syncs),
 }
 
@@ -53,98 +111,142 @@ impl System {
     fn name(self) -> &'static str {
         match self {
             Self::Precedent => "precedent",
+            Self::Packed => "precedent-packed",
+            Self::Packing => "precedent-packing",
+            Self::Server => "precedent-server",
             Self::Bare(Syncs::Shared) => "bare",
             Self::Bare(Syncs::Own) => "bare-own-syncs",
+            Self::Bare(Syncs::Tasks) => "bare-tasks",
         }
     }
 
-    fn of(workload: Workload) -> &'static [Self] {
-        match workload {
-            Workload::Appenders(n) if n > 1 => {
-                &[Self::Bare(Syncs::Shared), Self::Precedent, Self::Bare(Syncs::Own)]
-            }
-            _ => &[Self::Bare(Syncs::Shared), Self::Precedent],
+    /// Whether commitments and the Merkle tree are computed. The store has no way to leave them out; where it
+    /// gets one, that is a system of its own here.
+    fn tree(self) -> bool {
+        !matches!(self, Self::Bare(_))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Workload {
+    Appends(Appends),
+    Reads(Reads),
+}
+
+impl Workload {
+    fn name(self) -> String {
+        match self {
+            Self::Appends(appends) => appends.name(),
+            Self::Reads(reads) => reads.name().to_owned(),
         }
     }
 }
 
-/// One system under one workload: the samples of all rounds.
+/// One system under one workload: the samples of all rounds, or what it takes up.
+#[derive(Debug)]
 struct Cell {
     system: System,
     workload: Workload,
     event_bytes: u32,
     samples: Vec<Samples>,
+    /// Bytes an event, for [`Reads::Disk`].
+    bytes: Option<f64>,
 }
 
-/// Everything that is measured lies in it. It goes when the measurement ends, however that ends: what an
-/// interrupt leaves at work may make files for a moment longer, so that one try to remove it is not enough.
-struct Folder(tempfile::TempDir);
-
-impl Folder {
-    fn path(&self) -> &Path {
-        self.0.path()
+impl Cell {
+    fn new(system: System, workload: Workload, event_bytes: u32) -> Self {
+        Self { system, workload, event_bytes, samples: Vec::new(), bytes: None }
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let deadline = Instant::now() + Duration::from_millis(1_500);
-        while Instant::now() < deadline {
-            // An error says little: a file that was renamed meanwhile is one. Whether it is gone, a look says.
-            let _ = std::fs::remove_dir_all(self.path());
-            if self.path().try_exists().is_ok_and(|there| !there) {
-                return;
+/// What was asked for.
+struct Plan {
+    appends: Vec<Appends>,
+    reads: Vec<Reads>,
+    /// Whether appends are measured beside packing too.
+    packing: bool,
+    in_process: bool,
+    server: bool,
+    rounds: u32,
+    /// How long one measurement takes.
+    each: Duration,
+}
+
+impl Plan {
+    fn of(args: &Args) -> Result<Self> {
+        let wanted = |group: &str, name: &str| {
+            args.workload.is_empty() || args.workload.iter().any(|wanted| wanted == group || wanted == name)
+        };
+        for name in &args.workload {
+            let mut known = Appends::ALL.iter().map(|w| w.name());
+            let is_read = Reads::ALL.iter().any(|w| w.name() == name);
+            if !["appends", "reads", PACKING].contains(&name.as_str())
+                && !is_read
+                && !known.any(|w| w == *name)
+            {
+                return Err(Failure::new(format!("there is no workload '{name}'"))
+                    .hint("'precedent bench --help' lists them"));
             }
-            std::thread::sleep(Duration::from_millis(10));
         }
+        let systems = [System::Precedent.name(), System::Server.name()];
+        if let Some(name) = args.system.iter().find(|name| !systems.contains(&name.as_str())) {
+            let known = systems.join(" and ");
+            return Err(Failure::new(format!("there is no system '{name}' to be chosen; there are {known}")));
+        }
+        let chosen =
+            |system: System| args.system.is_empty() || args.system.iter().any(|n| n == system.name());
+        let mut plan = Self {
+            appends: Appends::ALL.into_iter().filter(|w| wanted("appends", &w.name())).collect(),
+            reads: Reads::ALL.into_iter().filter(|w| wanted("reads", w.name())).collect(),
+            packing: wanted("reads", PACKING),
+            in_process: chosen(System::Precedent),
+            server: chosen(System::Server),
+            rounds: args.rounds,
+            each: Duration::ZERO,
+        };
+        let appends: usize = plan.appends.iter().map(|w| plan.systems(*w).len()).sum();
+        let timed =
+            plan.reads.iter().filter(|w| matches!(w, Reads::Stream | Reads::Type | Reads::Scan)).count();
+        let cells = appends + timed * (2 * usize::from(plan.in_process) + usize::from(plan.server));
+        let measurements = (cells * args.event_bytes.len()).max(1) as u32 * args.rounds;
+        plan.each = (Duration::from_secs(args.seconds.into()) / measurements).max(Duration::from_millis(20));
+        Ok(plan)
+    }
+
+    fn systems(&self, workload: Appends) -> Vec<System> {
+        let mut systems = vec![System::Bare(Syncs::Shared)];
+        systems.extend(self.in_process.then_some(System::Precedent));
+        systems.extend(self.server.then_some(System::Server));
+        if workload.at_once() > 1 {
+            systems.extend([Syncs::Own, Syncs::Tasks].map(System::Bare));
+        }
+        systems
     }
 }
 
 pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
+    let plan = Plan::of(&args)?;
     if cfg!(debug_assertions) {
         say(format_args!(
             "this program was built without optimisation: build it with --release to measure it"
         ));
     }
-    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", args.dir.display()));
     let folder =
-        tempfile::Builder::new().prefix(".precedent-bench-").tempdir_in(&args.dir).map_err(failed)?;
-    let folder = Folder(folder);
-    let mut cells: Vec<Cell> = Vec::new();
-    for &event_bytes in &args.event_bytes {
-        for workload in Workload::ALL {
-            for &system in System::of(workload) {
-                cells.push(Cell { system, workload, event_bytes, samples: Vec::new() });
-            }
+        Folder::new(&args.dir).map_err(|error| Failure::new(format!("{}: {error}", args.dir.display())))?;
+    let progress = progress::events("measuring", None);
+    let _clearing = Clearing(&progress);
+    let mut cells = Vec::new();
+    if !plan.appends.is_empty() {
+        cells.extend(all_appends(&plan, &args.event_bytes, &folder, &progress).await?);
+    }
+    if !plan.reads.is_empty() || plan.packing {
+        for &event_bytes in &args.event_bytes {
+            let events = args.events.unwrap_or(((512 << 20) / u64::from(event_bytes)).min(100_000)) / 1_000;
+            let events = events.max(1) * 1_000;
+            cells.extend(reads::measure(&plan, events, event_bytes, folder.path(), &progress).await?);
         }
     }
-    let measurements = cells.len() as u32 * args.rounds;
-    let each = (Duration::from_secs(args.seconds.into()) / measurements).max(Duration::from_millis(20));
-    let place = folder.path().to_owned();
-    let filled = tokio::task::spawn_blocking(move || Bare::new(&place)).await;
-    let filled = filled.map_err(|error| Failure::new(format!("the bare loop broke: {error}")))?;
-    let bare = Arc::new(filled.map_err(failed)?);
-    for _ in 0..args.rounds {
-        let mut chat = (0, Arc::new(Vec::new()));
-        for cell in &mut cells {
-            if chat.0 != cell.event_bytes {
-                chat = (cell.event_bytes, Arc::new(chats(cell.event_bytes as usize)));
-            }
-            let data = chat.1.clone();
-            let workload = cell.workload;
-            let samples = match cell.system {
-                System::Precedent => appends(folder.path(), workload, data, each).await?,
-                System::Bare(syncs) => {
-                    let bare = bare.clone();
-                    let work = move || bare.measure(workload, syncs, &data, each);
-                    let done = tokio::task::spawn_blocking(work).await;
-                    done.map_err(|error| Failure::new(format!("the bare loop broke: {error}")))?
-                        .map_err(|error| Failure::new(format!("the bare loop: {error}")))?
-                }
-            };
-            cell.samples.push(samples);
-        }
-    }
+    drop(_clearing);
     let table = Table::of(&cells, args.rounds);
     let mut out = Output::stdout();
     match global.json {
@@ -154,55 +256,74 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     out.flush()
 }
 
-/// Appends to a new store for about so long.
-async fn appends(
-    folder: &Path,
-    workload: Workload,
-    data: Arc<Vec<bytes::Bytes>>,
-    duration: Duration,
-) -> Result<Samples> {
-    let failed = |error: std::io::Error| Failure::new(format!("{}: {error}", folder.display()));
-    let place = tempfile::Builder::new().prefix("store-").tempdir_in(folder).map_err(failed)?;
-    let url = format!("file:{}", place.path().display());
-    let log = precedent::open(&url, OpenOptions::default().access(Access::Own)).await?;
-    let ids = Arc::new(AtomicU64::new(0));
-    // The first appends make the log and its first segment.
-    for _ in 0..8 {
-        append(&log, workload.batch(), &data, &ids).await?;
-    }
-    let began = Instant::now();
-    let deadline = began + duration;
-    let mut appenders = tokio::task::JoinSet::new();
-    for _ in 0..workload.appenders() {
-        let (log, data, ids) = (log.clone(), data.clone(), ids.clone());
-        appenders.spawn(async move {
-            let mut latencies = Vec::new();
-            while Instant::now() < deadline {
-                let began = Instant::now();
-                append(&log, workload.batch(), &data, &ids).await?;
-                latencies.push(began.elapsed());
+/// Every append workload with every system, in rounds.
+async fn all_appends(
+    plan: &Plan,
+    event_bytes: &[u32],
+    folder: &Folder,
+    progress: &indicatif::ProgressBar,
+) -> Result<Vec<Cell>> {
+    let mut cells: Vec<Cell> = Vec::new();
+    for &bytes in event_bytes {
+        for &workload in &plan.appends {
+            let append_bytes = workload.batch as u64 * u64::from(bytes);
+            if append_bytes > appends::BYTES_MAX {
+                say(format_args!(
+                    "'{}' left out: {append_bytes} bytes of data in one append, the limit here is {}",
+                    workload.name(),
+                    appends::BYTES_MAX
+                ));
+                continue;
             }
-            Ok::<_, precedent::Error>(latencies)
-        });
+            let systems = plan.systems(workload).into_iter();
+            cells.extend(systems.map(|system| Cell::new(system, Workload::Appends(workload), bytes)));
+        }
     }
-    let mut latencies = Vec::new();
-    while let Some(done) = appenders.join_next().await {
-        let done = done.map_err(|error| Failure::new(format!("an appender broke: {error}")))?;
-        latencies.extend(done?);
+    let place = folder.path().to_owned();
+    let bare = blocking(move || Bare::new(&place)).await?;
+    let bare = Arc::new(bare.map_err(|error| bare_failed(folder.path(), &error))?);
+    for _ in 0..plan.rounds {
+        let mut data: (u32, Arc<Vec<Bytes>>) = (0, Arc::default());
+        for cell in &mut cells {
+            let Workload::Appends(workload) = cell.workload else { continue };
+            if data.0 != cell.event_bytes {
+                let bytes = cell.event_bytes as usize;
+                // What is no longer needed goes before there is more.
+                data = (cell.event_bytes, Arc::default());
+                let wanted = plan.appends.iter().map(|w| w.events_for(plan.each, bytes)).max().unwrap_or(1);
+                data.1 = Arc::new(blocking(move || appends::data(wanted, bytes)).await?);
+            }
+            let events = workload.events_for(plan.each, cell.event_bytes as usize);
+            let data = appends::Data::new(&data.1, events);
+            progress.set_message(format!("{}, {}", cell.workload.name(), cell.system.name()));
+            let samples = match cell.system {
+                System::Bare(Syncs::Tasks) => {
+                    let done = bare.measure_tasks(workload, data, plan.each).await;
+                    done.map_err(|error| bare_failed(folder.path(), &error))?
+                }
+                System::Bare(syncs) => {
+                    let (bare, each) = (bare.clone(), plan.each);
+                    let done = blocking(move || bare.measure(workload, syncs, data.all(), each)).await?;
+                    done.map_err(|error| bare_failed(folder.path(), &error))?
+                }
+                System::Server => appends::through_server(folder.path(), workload, data, plan.each).await?,
+                System::Precedent | System::Packed | System::Packing => {
+                    appends::in_process(folder.path(), workload, data, plan.each).await?
+                }
+            };
+            progress.inc(samples.latencies.len() as u64 * workload.batch as u64);
+            cell.samples.push(samples);
+        }
     }
-    let took = began.elapsed();
-    log.store().close().await?;
-    Ok(Samples::new(latencies, workload.batch(), took))
+    Ok(cells)
 }
 
-async fn append(log: &Log, batch: usize, data: &[bytes::Bytes], ids: &AtomicU64) -> precedent::Result<()> {
-    let first = ids.fetch_add(batch as u64, Ordering::Relaxed);
-    let event = |n: u64| {
-        Event::builder("urn:precedent:bench", n.to_string(), "ai.model.called")
-            .stream(format!("session/{}", n % 1_000))
-            .data(data[(n % data.len() as u64) as usize].clone())
-            .build()
-    };
-    let events = (first..first + batch as u64).map(event).collect::<precedent::Result<Vec<_>>>()?;
-    log.append(Append::new(events)).await.map(drop)
+fn bare_failed(folder: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("the bare loop in {}: {error}", folder.display()))
+}
+
+/// Runs what would keep a thread of the runtime from others.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::new(format!("a measurement broke: {error}")))
 }

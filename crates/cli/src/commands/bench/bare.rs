@@ -4,23 +4,28 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Result, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-use super::workload::{Samples, Workload};
+use super::appends::Data;
+use super::workload::{Appends, Samples};
 
 /// Larger than any single write, and small enough to fill quickly.
-const FILE_BYTES: u64 = 64 << 20;
+pub(super) const FILE_BYTES: u64 = 64 << 20;
 
 /// Who syncs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Syncs {
-    /// One for all that wait.
+    /// One for all that wait: whoever finds no sync under way takes the others' bytes along.
     Shared,
     /// Each for itself.
     Own,
+    /// One for all that wait, by a thread that does nothing else: appenders are tasks, which are cheaper to wake
+    /// than threads.
+    Tasks,
 }
 
 /// A file filled with zeros.
@@ -68,22 +73,22 @@ impl Bare {
         Ok(Tape { file, from, to: from + length, at: from })
     }
 
-    /// Writes for about so long.
+    /// Writes for about so long. Several appends of one appender are as many threads here.
     pub(super) fn measure(
         &self,
-        workload: Workload,
+        workload: Appends,
         syncs: Syncs,
         data: &[Bytes],
         duration: Duration,
     ) -> Result<Samples> {
-        let threads = workload.appenders();
+        let threads = workload.at_once();
         let group = Group::new(self.tape(0, 1)?);
         let began = Instant::now();
         let deadline = began + duration;
         let appender = |thread: usize| -> Result<Vec<Duration>> {
             let mut own = match syncs {
                 Syncs::Own => Some(self.tape(thread, threads)?),
-                Syncs::Shared => None,
+                Syncs::Shared | Syncs::Tasks => None,
             };
             let mut latencies = Vec::new();
             let mut piece = Vec::new();
@@ -91,7 +96,7 @@ impl Bare {
             while Instant::now() < deadline {
                 let began = Instant::now();
                 piece.clear();
-                for _ in 0..workload.batch() {
+                for _ in 0..workload.batch {
                     piece.extend_from_slice(&data[next % data.len()]);
                     next += threads;
                 }
@@ -108,7 +113,74 @@ impl Bare {
             let broke = |_| std::io::Error::other("a thread broke");
             running.into_iter().map(|thread| thread.join().map_err(broke)?).collect::<Result<Vec<_>>>()
         })?;
-        Ok(Samples::new(latencies.concat(), workload.batch(), began.elapsed()))
+        let latencies = latencies.concat();
+        let events = (latencies.len() * workload.batch) as u64;
+        Ok(Samples::new(latencies, events, began.elapsed()))
+    }
+}
+
+/// What a task brings, and how it is told that it is synced.
+type Brought = (Vec<Bytes>, oneshot::Sender<()>);
+
+impl Bare {
+    /// The same with a thread that writes and tasks that append.
+    pub(super) async fn measure_tasks(
+        &self,
+        workload: Appends,
+        data: Data,
+        duration: Duration,
+    ) -> Result<Samples> {
+        let (bring, brought) = mpsc::channel::<Brought>();
+        let mut tape = self.tape(0, 1)?;
+        let writer = std::thread::spawn(move || -> Result<()> {
+            let mut piece = Vec::new();
+            let mut waiting = Vec::new();
+            while let Ok(first) = brought.recv() {
+                piece.clear();
+                for (bytes, done) in std::iter::once(first).chain(brought.try_iter()) {
+                    bytes.iter().for_each(|bytes| piece.extend_from_slice(bytes));
+                    waiting.push(done);
+                }
+                tape.write(&piece)?;
+                for done in waiting.drain(..) {
+                    // One that no longer waits was interrupted.
+                    let _ = done.send(());
+                }
+            }
+            Ok(())
+        });
+        let began = Instant::now();
+        let deadline = began + duration;
+        let mut appenders = tokio::task::JoinSet::new();
+        for first in 0..workload.at_once() {
+            let (bring, data) = (bring.clone(), data.clone());
+            appenders.spawn(async move {
+                let mut latencies = Vec::new();
+                let mut next = first * workload.batch;
+                while Instant::now() < deadline {
+                    let began = Instant::now();
+                    let bytes = data.all().iter().cycle().skip(next % data.all().len()).take(workload.batch);
+                    next += workload.at_once() * workload.batch;
+                    let (done, synced) = oneshot::channel();
+                    // Either fails only when the writer has failed, and that says why.
+                    if bring.send((bytes.cloned().collect(), done)).is_err() || synced.await.is_err() {
+                        break;
+                    }
+                    latencies.push(began.elapsed());
+                }
+                latencies
+            });
+        }
+        drop(bring);
+        let latencies = appenders.join_all().await.concat();
+        let took = began.elapsed();
+        let broke = |_| std::io::Error::other("the writer broke");
+        tokio::task::spawn_blocking(|| writer.join())
+            .await
+            .map_err(std::io::Error::other)?
+            .map_err(broke)??;
+        let events = (latencies.len() * workload.batch) as u64;
+        Ok(Samples::new(latencies, events, took))
     }
 }
 

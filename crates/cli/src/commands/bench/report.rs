@@ -1,9 +1,8 @@
-//! The measurements as rows: one for the rate, one for the time an append takes.
+//! The measurements as rows: one for the rate, one for the time an append or a read takes, or one for bytes.
 
-use std::time::Duration;
-
+use super::workload::{micros, quantile, rounded, sorted};
 use super::{Cell, Syncs, System};
-use crate::text::grouped;
+use crate::text::{counted, grouped};
 
 /// One row of `bench --json`.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -16,12 +15,12 @@ pub(super) struct Row {
     /// Whether commitments and the Merkle tree were computed.
     tree: bool,
     rounds: u32,
-    /// `events/s`: of the rounds. `us`: of all appends.
+    /// `events/s`: of the rounds. `us`: of all appends or reads. `bytes`: of an event.
     median: f64,
-    /// `events/s`: what 99 % of the rounds reach. `us`: what 99 % of all appends stay within.
+    /// `events/s`: what 99 % of the rounds reach. `us`: what 99 % of all appends or reads stay within.
     p99: f64,
-    /// The median beside that of the bare loop.
-    ratio_to_bare: f64,
+    /// The median beside that of the bare loop, where there is one.
+    ratio_to_bare: Option<f64>,
     unit: &'static str,
 }
 
@@ -30,96 +29,161 @@ pub(super) struct Table {
     pub(super) rows: Vec<Row>,
 }
 
-/// The value that `share` of all values do not exceed; 0 if there are none.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
-    let rank = (share * sorted.len() as f64).ceil() as usize;
-    sorted.get(rank.saturating_sub(1)).or(sorted.last()).copied().unwrap_or(0.0)
-}
-
-fn sorted(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_unstable_by(f64::total_cmp);
-    values
-}
-
-fn rounded(value: f64) -> f64 {
-    (value * 1_000.0).round() / 1_000.0
-}
+const RATE: &str = "events/s";
+const TIME: &str = "us";
+const BYTES: &str = "bytes";
 
 impl Table {
     pub(super) fn of(cells: &[Cell], rounds: u32) -> Self {
-        let micros = |latency: &Duration| latency.as_secs_f64() * 1e6;
         let rates = |cell: &Cell| sorted(cell.samples.iter().map(|s| s.rate));
         let times = |cell: &Cell| sorted(cell.samples.iter().flat_map(|s| s.latencies.iter().map(micros)));
-        let ratio = |value: f64, bare: f64| if bare > 0.0 { rounded(value / bare) } else { 0.0 };
         let mut rows = Vec::new();
-        for cell in cells {
+        // What one workload was measured with stands together, in the order of the first.
+        let place = |cell: &Cell| {
+            cells.iter().position(|c| (c.event_bytes, c.workload) == (cell.event_bytes, cell.workload))
+        };
+        let mut ordered: Vec<&Cell> = cells.iter().collect();
+        ordered.sort_by_key(|cell| place(cell));
+        for cell in ordered {
             let bare = cells.iter().find(|other| {
                 other.system == System::Bare(Syncs::Shared)
                     && (other.workload, other.event_bytes) == (cell.workload, cell.event_bytes)
             });
-            let (rate, time) = (rates(cell), times(cell));
-            let bare_rate = bare.map_or(0.0, |bare| quantile(&rates(bare), 0.5));
-            let bare_time = bare.map_or(0.0, |bare| quantile(&times(bare), 0.5));
-            let row = |unit, median: f64, p99: f64, bare: f64| Row {
+            let ratio = |median: f64, of: &dyn Fn(&Cell) -> Vec<f64>| {
+                let bare = quantile(&of(bare?), 0.5);
+                (bare > 0.0).then(|| rounded(median / bare))
+            };
+            let row = |unit, median: f64, p99: f64, ratio_to_bare| Row {
                 system: cell.system.name(),
                 workload: cell.workload.name(),
                 event_bytes: cell.event_bytes,
                 durability: "device",
-                tree: cell.system == System::Precedent,
+                tree: cell.system.tree(),
                 rounds,
                 median: rounded(median),
                 p99: rounded(p99),
-                ratio_to_bare: ratio(median, bare),
+                ratio_to_bare,
                 unit,
             };
-            rows.push(row("events/s", quantile(&rate, 0.5), quantile(&rate, 0.01), bare_rate));
-            rows.push(row("us", quantile(&time, 0.5), quantile(&time, 0.99), bare_time));
+            if let Some(bytes) = cell.bytes {
+                rows.push(row(BYTES, bytes, bytes, None));
+                continue;
+            }
+            let (rate, time) = (rates(cell), times(cell));
+            let (median, typical) = (quantile(&rate, 0.5), quantile(&time, 0.5));
+            if median > 0.0 {
+                rows.push(row(RATE, median, quantile(&rate, 0.01), ratio(median, &rates)));
+            }
+            rows.push(row(TIME, typical, quantile(&time, 0.99), ratio(typical, &times)));
         }
         Self { rows }
     }
 
-    /// As a table for people.
+    /// As a table for people, at most 100 columns wide.
     pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!(
-            "{:<16} {:<16} {:>7} {:>12} {:>8} {:>12} {:>12}",
-            "workload", "system", "bytes", "events/s", "of bare", "median us", "p99 us"
-        )];
-        for pair in self.rows.chunks_exact(2) {
-            let [rate, time] = pair else { continue };
-            lines.push(format!(
-                "{:<16} {:<16} {:>7} {:>12} {:>8.2} {:>12.0} {:>12.0}",
-                rate.workload,
-                rate.system,
-                rate.event_bytes,
-                grouped(rate.median.round() as u64),
-                rate.ratio_to_bare,
-                time.median,
-                time.p99
-            ));
+        let mut lines =
+            vec![line(["workload", "system", "bytes", "events/s", "of bare", "median us", "p99 us"])];
+        let mut rest = self.rows.iter().peekable();
+        let mut last = String::new();
+        while let Some(row) = rest.next() {
+            let mut cells = [const { String::new() }; 4];
+            match row.unit {
+                RATE => {
+                    cells[0] = grouped(row.median.round() as u64);
+                    cells[1] = row.ratio_to_bare.map_or_else(String::new, |ratio| format!("{ratio:.2}"));
+                    if let Some(time) = rest.next_if(|next| next.unit == TIME) {
+                        (cells[2], cells[3]) = (time_of(time.median), time_of(time.p99));
+                    }
+                }
+                TIME => (cells[2], cells[3]) = (time_of(row.median), time_of(row.p99)),
+                _ => cells[0] = format!("{} B", grouped(row.median.round() as u64)),
+            }
+            if !last.is_empty() && last != row.workload {
+                lines.push(String::new());
+            }
+            last.clone_from(&row.workload);
+            let bytes = row.event_bytes.to_string();
+            let [rate, ratio, median, p99] = &cells;
+            lines.push(line([&row.workload, row.system, &bytes, rate, ratio, median, p99]));
         }
         if let Some(row) = self.rows.first() {
             lines.push(String::new());
             lines.push(format!(
-                "medians of {} rounds; every answer after a sync to the device; 'bare' writes and syncs the same bytes,",
-                row.rounds
+                "medians of {}; every answer after a sync to the device; 'bare' writes and syncs the same",
+                counted(row.rounds.into(), "round")
             ));
-            lines.push("for all that wait at once, and does nothing else; 'precedent' computes commitments and tree besides".into());
+            lines.push(
+                "bytes, for all that wait at once, and does nothing else; 'precedent' computes commitments and".into(),
+            );
+            lines.push(
+                "tree besides; 'precedent-server' is the same over HTTP, client and server on this machine"
+                    .into(),
+            );
         }
         lines
     }
 }
 
+fn time_of(micros: f64) -> String {
+    grouped(micros.round() as u64)
+}
+
+fn line([workload, system, bytes, rate, ratio, median, p99]: [&str; 7]) -> String {
+    let line = format!("{workload:<28} {system:<17} {bytes:>7} {rate:>12} {ratio:>8} {median:>10} {p99:>10}");
+    line.trim_end().to_owned()
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use super::super::Workload;
+    use super::super::workload::{Appends, Reads, Samples};
     use super::*;
 
+    fn cell(system: System, workload: Workload, rates: &[f64], us: &[u64]) -> Cell {
+        let mut cell = Cell::new(system, workload, 1024);
+        for &rate in rates {
+            let latencies = us.iter().map(|&us| Duration::from_micros(us)).collect();
+            cell.samples.push(Samples { latencies, rate });
+        }
+        cell
+    }
+
     #[test]
-    fn a_quantile_is_a_value_that_was_measured() {
-        let values = sorted([3.0, 1.0, 2.0, 4.0].into_iter());
-        assert_eq!(quantile(&values, 0.5), 2.0);
-        assert_eq!(quantile(&values, 0.99), 4.0);
-        assert_eq!(quantile(&values, 0.01), 1.0);
-        assert_eq!(quantile(&[], 0.5), 0.0);
+    fn a_ratio_is_to_the_bare_loop_of_the_same_workload_and_missing_where_there_is_none() {
+        let [one, many] = [Workload::Appends(Appends::ALL[0]), Workload::Appends(Appends::ALL[2])];
+        let stream = Workload::Reads(Reads::Stream);
+        let mut disk = Cell::new(System::Precedent, Workload::Reads(Reads::Disk), 1024);
+        disk.bytes = Some(1_100.25);
+        let open = cell(System::Precedent, Workload::Reads(Reads::OpenClean), &[0.0], &[900, 1_100]);
+        let table = Table::of(
+            &[
+                cell(System::Bare(Syncs::Shared), one, &[5_000.0, 4_000.0, 6_000.0], &[200]),
+                cell(System::Precedent, one, &[4_500.0, 4_000.0, 5_000.0], &[200, 250, 300]),
+                cell(System::Bare(Syncs::Shared), many, &[100_000.0], &[600]),
+                cell(System::Precedent, stream, &[1e6], &[600]),
+                open,
+                disk,
+            ],
+            3,
+        );
+        let of = |at: usize| {
+            let row = &table.rows[at];
+            (row.system, row.unit, row.median, row.p99, row.ratio_to_bare)
+        };
+        assert_eq!(of(0), ("bare", "events/s", 5_000.0, 4_000.0, Some(1.0)));
+        assert_eq!(of(2), ("precedent", "events/s", 4_500.0, 4_000.0, Some(0.9)));
+        assert_eq!(of(3), ("precedent", "us", 250.0, 300.0, Some(1.25)));
+        assert_eq!(of(6), ("precedent", "events/s", 1e6, 1e6, None));
+        assert_eq!(of(8), ("precedent", "us", 900.0, 1_100.0, None));
+        assert_eq!(of(9), ("precedent", "bytes", 1_100.25, 1_100.25, None));
+        assert!(!table.rows[0].tree && table.rows[2].tree);
+        let lines = table.lines();
+        assert!(lines.iter().all(|line| line.chars().count() <= 100), "{lines:#?}");
+        assert!(
+            lines.iter().any(|line| line.contains("4,500") && line.contains("0.90") && line.contains("250"))
+        );
+        assert!(lines.iter().any(|line| line.contains("1,100 B")));
     }
 }
