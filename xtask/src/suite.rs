@@ -52,10 +52,11 @@ fn format(workspace: &Workspace) -> Outcome {
     if !has(workspace, "fmt") {
         return Outcome::Skipped("rustfmt is not installed: rustup component add rustfmt".into());
     }
-    // The fuzz targets are a workspace of their own.
+    // The fuzz targets and the peers are workspaces of their own.
+    let nested = |manifest| run(&mut workspace.cargo(&["fmt", "--manifest-path", manifest, "--check"]));
     let ours = run(&mut workspace.cargo(&["fmt", "--all", "--check"]));
-    let fuzz = run(&mut workspace.cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]));
-    ours.and(fuzz).map(|()| String::new()).into()
+    let all = [ours, nested("fuzz/Cargo.toml"), nested("bench/Cargo.toml")];
+    all.into_iter().collect::<Result<(), _>>().map(|()| String::new()).into()
 }
 
 fn clippy(workspace: &Workspace) -> Outcome {
