@@ -4,6 +4,7 @@
 //! not, 2 the question was not understood. Each verb is a module; [`steps`] runs what consists of several.
 //! Nothing here is part of what Precedent does, and it needs nothing but Rust.
 
+mod bench;
 mod licences;
 mod long;
 mod markdown;
@@ -30,7 +31,10 @@ cargo xtask VERB: the developer's manual of Precedent
   licences              the licence of every crate that is built, against the list of those allowed
   demo [ARGS]           records and verifies a small agent run: cargo run --release -- demo
   bench [ARGS]          measures this machine: cargo run --release -- bench
+  bench --peers         measures other stores beside it, about 15 minutes, and puts the figures into
+                        docs/performance.md; with --quick it prints rough ones; --tables only makes the page again
   million [EVENTS]      what a log of many events (default 1000000) costs to open and to read
+  growth [EVENTS]       what of that grows, and how: a tenth of the events (default 10000000), then all
   crash [ROUNDS]        the crash and kill tests, with many rounds (default 200)
   fuzz [ITERATIONS]     the seeded mutation tests of every decoder, for longer (default 1000000)
 
@@ -59,17 +63,20 @@ fn main() -> ExitCode {
         ("licences", []) => answer(steps::alone(licences::list(&workspace))),
         ("readme", []) => answer(steps::alone(readme::regenerate(&workspace))),
         ("readme", [flag]) if flag == "--check" => answer(steps::alone(readme::check(&workspace))),
-        ("demo" | "bench", rest) => answer(long::run_binary(&workspace, verb, rest)),
+        ("demo", rest) => answer(long::run_binary(&workspace, verb, rest)),
+        ("bench", rest) => answer(bench::bench(&workspace, rest)),
         ("crash", []) => answer(long::crash(&workspace, 200)),
         ("fuzz", []) => answer(long::fuzz(&workspace, 1_000_000)),
         ("million", []) => answer(million::million(&workspace, 1_000_000)),
-        ("crash" | "fuzz" | "million", [count]) => match count.parse() {
+        ("growth", []) => answer(million::growth(&workspace, 10_000_000)),
+        ("crash" | "fuzz" | "million" | "growth", [count]) => match count.parse() {
             Ok(0) | Err(_) => misunderstood(&format!("'{count}' is not a number of at least 1")),
             Ok(count) if verb == "million" => answer(million::million(&workspace, count)),
+            Ok(count) if verb == "growth" => answer(million::growth(&workspace, count)),
             Ok(count) if verb == "crash" => answer(long::crash(&workspace, count)),
             Ok(count) => answer(long::fuzz(&workspace, count)),
         },
-        ("check" | "test" | "licences" | "readme" | "crash" | "fuzz" | "million", rest) => {
+        ("check" | "test" | "licences" | "readme" | "crash" | "fuzz" | "million" | "growth", rest) => {
             misunderstood(&format!("`{verb}` does not take '{}'", rest.join(" ")))
         }
         _ => misunderstood(&format!("there is no verb '{verb}'")),
