@@ -559,8 +559,7 @@ impl Recent {
         // Backwards from the byte before the place …
         let mut index = known.pieces.partition_point(|(end, _)| *end < place);
         let (mut here, mut there) = (at, place);
-        loop {
-            let (start, Some((source, offset, bytes))) = piece_of(index) else { break };
+        while let (start, Some((source, offset, bytes))) = piece_of(index) {
             let len = common_suffix(&content[from..here], &bytes[..there - start]);
             (here, there) = (here - len, there - len);
             if len > 0 {

@@ -341,12 +341,15 @@ fn extent(len: u16, back: u8, offset: u8) -> impl FnOnce(&Salt) -> Vec<u8> {
     move |salt| [&[1][..], &salt.0, &list[..]].concat()
 }
 
+/// What is wrong, whose the event is, how it is stored, and what is said of it.
+type Case = (&'static str, Option<&'static str>, Box<dyn Fn(&Salt) -> Vec<u8>>, &'static str);
+
 #[test]
 fn extents_that_lie_hide_their_event_and_nothing_else_and_are_named() {
     let content = noise(1, 1_000);
     let part = &content[..500];
     // Events before the bad one, and how it is stored; what is said of it.
-    let cases: [(&str, Option<&str>, Box<dyn Fn(&Salt) -> Vec<u8>>, &str); 6] = [
+    let cases: [Case; 6] = [
         ("itself", None, Box::new(|salt| extent(500, 0, 0)(salt)), "names the event it belongs to"),
         ("before the log", None, Box::new(|salt| extent(500, 9, 0)(salt)), "reaches 9 events back"),
         ("out of range", None, Box::new(|salt| extent(1_000 - 500, 2, 120)(salt)), ""),

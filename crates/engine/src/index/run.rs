@@ -181,7 +181,7 @@ pub(super) fn posting_on(page: &Page, index: u32) -> u32 {
 
 /// The block of a filter that has a term's bits.
 fn block_of(term: Term, blocks: u64) -> u64 {
-    (term & 0xffff_ffff) * blocks >> 32
+    ((term & 0xffff_ffff) * blocks) >> 32
 }
 
 /// The bits that a term sets in its block.
