@@ -10,7 +10,7 @@ use precedent_core::extents::Sources;
 use precedent_core::frame::{Directory, Frame, FrameHeader, HEADER_BYTES, Place, StoredEvent};
 use precedent_core::{Error, ErrorKind, Position, RecordedEvent, Result};
 
-use crate::io::read_full;
+use crate::io::{IoFile, read_full};
 use crate::pack::{Block, OpenPack, PackFrames, PackedFrame};
 use crate::segment::{EventPlace, FramePlace, Segments};
 
@@ -23,6 +23,7 @@ pub(crate) struct FrameReader<'a> {
     chunk: Option<Chunk>,
     entries: Option<Chunk>,
     parts: Option<Chunk>,
+    file: Option<(u32, Arc<dyn IoFile>)>,
     /// What will probably be asked for, in this order.
     planned: Vec<u64>,
     current: Option<Current>,
@@ -176,7 +177,7 @@ const GAP_BYTES: u64 = 4 << 10;
 const RANGE_BYTES: u64 = 256 << 10;
 /// The directory of a large frame is expected within its first part of so many, and within so many bytes.
 const PRELUDE_PART: usize = 64;
-const PRELUDE_BYTES: usize = 16 << 10;
+const PRELUDE_BYTES: usize = 12 << 10;
 
 impl<'a> FrameReader<'a> {
     pub(crate) fn new(segments: &'a Segments, sequential: bool) -> Self {
@@ -186,6 +187,7 @@ impl<'a> FrameReader<'a> {
             chunk: None,
             entries: None,
             parts: None,
+            file: None,
             planned: Vec::new(),
             current: None,
             frames: None,
@@ -218,7 +220,9 @@ impl<'a> FrameReader<'a> {
     /// The event at this position, its checksum checked. An error names frame or block, file and offset.
     pub(crate) fn event(&mut self, position: Position) -> Result<StoredEvent> {
         match &self.current {
-            Some(Current::Block(_, block)) if block.holds(position) => return Ok(self.of_block(block, position)),
+            Some(Current::Block(_, block)) if block.holds(position) => {
+                return Ok(self.of_block(block, position));
+            }
             Some(Current::Frame(c)) if (c.place.first_position..c.end_position).contains(&position.0) => {}
             _ => {
                 self.current = None;
@@ -226,7 +230,7 @@ impl<'a> FrameReader<'a> {
                     // The segment was packed between looking it up and reading it.
                     Err(e) if e.kind() == ErrorKind::NotFound => {
                         self.segments.adopt_packs()?;
-                        self.chunk = None;
+                        (self.chunk, self.file) = (None, None);
                         self.find_event(position).map_err(unreadable)?;
                     }
                     found => found.map_err(unreadable)?,
@@ -325,7 +329,7 @@ impl<'a> FrameReader<'a> {
 
     /// What `span` says of an event of a large frame: from `held`, or read together with what is planned and close.
     fn ranged(
-        &self,
+        &mut self,
         current: &CurrentFrame,
         index: usize,
         held: &mut Option<Chunk>,
@@ -334,7 +338,8 @@ impl<'a> FrameReader<'a> {
         let CurrentFrame { place, directory, .. } = current;
         let (at, end) = span(&directory.places[index]);
         let (offset, len) = (place.offset + at, (end - at) as usize);
-        let found = [&*held, &self.chunk].into_iter().flatten().find_map(|c| c.get(place.segment, offset, len));
+        let found =
+            [&*held, &self.chunk].into_iter().flatten().find_map(|c| c.get(place.segment, offset, len));
         if let Some(bytes) = found {
             return Ok(bytes);
         }
@@ -352,7 +357,12 @@ impl<'a> FrameReader<'a> {
             }
             (start, end) = all;
         }
-        let chunk = self.read(place, start, BytesMut::zeroed((end - start) as usize), (end - start) as usize)?;
+        let all = (end - start) as usize;
+        let mut chunk = self.read(place, start, BytesMut::zeroed(all), all)?;
+        if all == len {
+            // Of an event that is alone nothing is left to hold.
+            return Ok(std::mem::take(&mut chunk.bytes));
+        }
         let bytes = chunk.get(place.segment, offset, len);
         *held = Some(chunk);
         bytes.ok_or_else(|| Error::damaged("a range that does not hold the event it was read for"))
@@ -410,17 +420,30 @@ impl<'a> FrameReader<'a> {
             Some(spare) => spare.take(wanted.max(least)),
             None => BytesMut::zeroed(wanted.max(least)),
         };
-        let chunk = self.chunk.insert(self.read(place, start, buffer, least)?);
+        let chunk = self.read(place, start, buffer, least)?;
+        let chunk = self.chunk.insert(chunk);
         chunk.spare = spare;
         chunk
             .get(place.segment, offset, len)
             .ok_or_else(|| Error::damaged("a chunk that does not hold the bytes it was read for"))
     }
 
+    /// The file of a segment; that of the last one is at hand.
+    fn file(&mut self, segment: u32) -> Result<Arc<dyn IoFile>> {
+        if let Some((number, file)) = &self.file
+            && *number == segment
+        {
+            return Ok(file.clone());
+        }
+        let file = self.segments.file(segment)?;
+        self.file = Some((segment, file.clone()));
+        Ok(file)
+    }
+
     /// Reads bytes of a frame into a buffer, at least so many of them.
-    fn read(&self, place: &FramePlace, from: u64, mut buffer: BytesMut, least: usize) -> Result<Chunk> {
+    fn read(&mut self, place: &FramePlace, from: u64, mut buffer: BytesMut, least: usize) -> Result<Chunk> {
         let start = place.offset + from;
-        let n = read_full(&*self.segments.file(place.segment)?, &mut buffer, start)?;
+        let n = read_full(&*self.file(place.segment)?, &mut buffer, start)?;
         if n < least {
             return Err(Error::damaged(format!(
                 "the file ends {} bytes into this frame",
