@@ -2,6 +2,9 @@
 //!
 //! Records events of 1 KiB, then measures opening after a clean stop and after SIGKILL in the middle of an import,
 //! and how much memory a read of everything takes. Figures of one machine, for comparison in one run.
+//!
+//! `cargo xtask growth`: what of that grows with the log, and how. The engine's example `growth` measures a log in
+//! process, one a tenth as long first.
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -23,6 +26,34 @@ pub(crate) fn million(workspace: &Workspace, events: u64) -> bool {
             false
         }
     }
+}
+
+/// Bytes of data an event has where its number is what matters.
+const SMALL_EVENT_BYTES: &str = "256";
+
+/// Measures a log of a tenth of the events, then one of all; takes about 600 bytes of disk an event meanwhile.
+pub(crate) fn growth(workspace: &Workspace, events: u64) -> bool {
+    let result = growing(workspace, events);
+    if let Err(message) = &result {
+        eprintln!("{message}");
+    }
+    result.is_ok()
+}
+
+fn growing(workspace: &Workspace, events: u64) -> Result<(), String> {
+    let package = ["--release", "--package", "precedent-engine", "--example", "growth"];
+    run(workspace.cargo(&["build"]).args(package))?;
+    let binary = workspace.root().join("target/release/examples/growth");
+    let dir = workspace.root().join("target/growth");
+    for events in [events / 10, events] {
+        let _ = std::fs::remove_dir_all(&dir);
+        println!("\n{events} events of {SMALL_EVENT_BYTES} bytes");
+        let mut command = Command::new(&binary);
+        let measured = run(command.arg(&dir).args([&events.to_string(), SMALL_EVENT_BYTES]));
+        let _ = std::fs::remove_dir_all(&dir);
+        measured?;
+    }
+    Ok(())
 }
 
 fn measure(workspace: &Workspace, events: u64) -> Result<(), String> {
