@@ -139,6 +139,10 @@ struct DraftedKeys {
     end: u64,
 }
 
+/// What [`Drafts::recorded`] has let go of.
+#[derive(Debug)]
+pub struct Freed(#[expect(dead_code, reason = "it is only held")] Vec<DraftedKeys>);
+
 /// See the [module documentation](self).
 #[derive(Debug, Default)]
 pub struct Drafts {
@@ -147,11 +151,11 @@ pub struct Drafts {
 }
 
 impl Drafts {
-    /// Lets go of frames that the history covers: it holds `size` events.
-    pub fn recorded(&mut self, size: u64) {
-        while self.frames.front().is_some_and(|frame| frame.end <= size) {
-            self.frames.pop_front();
-        }
+    /// Lets go of frames that the history covers: it holds `size` events. Their memory is in the answer, to be freed
+    /// where that keeps nobody waiting.
+    pub fn recorded(&mut self, size: u64) -> Freed {
+        let covered = self.frames.iter().take_while(|frame| frame.end <= size).count();
+        Freed(self.frames.drain(..covered).collect())
     }
 
     /// The number of events the history has to cover: what comes after is here. `size` is that of the log with

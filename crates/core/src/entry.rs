@@ -324,6 +324,9 @@ impl Outline {
                 other => Cow::Owned(other.to_owned()),
             };
             let scope = part.scope.map(|scope| text(scope).map(str::to_owned)).transpose()?;
+            if parts.iter().any(|other: &Part| other.name == name) {
+                return Err(Error::damaged(format!("an entry with two parts named '{name}'")));
+            }
             parts.push(Part { name, commitment: part.commitment, length: part.length, scope });
         }
         Ok(parts)

@@ -30,7 +30,8 @@ use bytes::Bytes;
 use crate::commitment::Salt;
 use crate::entry::{DATA_PART, Entry};
 use crate::error::{Error, Result};
-use crate::frame::{FORM_EXTENTS, StoredEvent, StoredPart, put_literal};
+use crate::frame::FORM_EXTENTS;
+use crate::stored::{StoredEvent, StoredPart, put_literal};
 use crate::ids::Position;
 
 /// Content shorter than this is stored literally and is no source either.
@@ -378,10 +379,14 @@ impl Recent {
 
     /// Forgets the event at this position and those after it: they have not been recorded after all.
     pub fn forget_from(&mut self, position: Position) {
+        let mut forgotten = false;
         while self.known.back().is_some_and(|known| known.position >= position) {
             let known = self.known.pop_back().expect("there is a last one");
             self.bytes -= known.cost();
-            // Another event will have its number.
+            forgotten = true;
+        }
+        if forgotten {
+            // Other events will have their numbers.
             let number = self.first + self.known.len() as u64;
             self.places.retain(|_, (of, _)| *of < number);
         }
@@ -442,7 +447,9 @@ impl Recent {
         anchors: &[Anchor],
         out: &mut Vec<u8>,
     ) -> bool {
-        if content.len() < CONTENT_BYTES_MIN {
+        // One part an event: what refers to it could not say which.
+        let again = self.known.back().is_some_and(|known| known.position >= position);
+        if content.len() < CONTENT_BYTES_MIN || again {
             return false;
         }
         let matches = self.matches(scope, content, anchors);

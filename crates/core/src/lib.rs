@@ -12,6 +12,7 @@
 //! | [`commitment`] | salted commitments to an event's data |
 //! | [`tree`] | the RFC 6962 Merkle tree over the entries |
 //! | [`extents`] | content that repeats earlier content, stored once |
+//! | [`stored`] | one event as it is stored: entry and parts |
 //! | [`frame`] | what one durable write holds, byte for byte |
 //! | [`drafts`] | what the sequencer remembers from one frame to the next |
 //! | [`sequencer`] | how appends become the next frame: keys, conditions, positions, versions |
@@ -42,6 +43,7 @@ pub mod memory;
 pub mod query;
 pub mod sequencer;
 pub mod store;
+pub mod stored;
 pub mod tree;
 pub mod verify;
 pub mod wire;

@@ -145,12 +145,12 @@ impl Log {
     /// # Errors
     /// What can be said before it is queued: `invalid`, `limit_exceeded`, `read_only`, `stopped`.
     pub fn submit(&self, append: impl Into<Append>) -> Result<Pending> {
-        let mut queue = lock(&self.line);
         let append = match self.store.submit(&self.name, append.into()) {
             Submitted::Queued(pending) => return Ok(pending),
             Submitted::Refused(error) => return Err(error),
             Submitted::NoQueue(append) => append,
         };
+        let mut queue = lock(&self.line);
         let (store, name) = (self.store.clone(), self.name.clone());
         let own = async move { store.append(&name, append).await }.boxed().shared();
         let number = queue.next;

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::commitment::{Salt, commit};
-use crate::entry::{DATA_PART, EncodedEnvelope, LogFields, Part};
 use crate::drafts::{ByKey, Drafts, FirstUse, hash_of_key, hash_of_stream};
+use crate::entry::{DATA_PART, EncodedEnvelope, LogFields, Part};
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::event::{Event, shown};
 use crate::extents::{Anchor, Recent, anchors};
@@ -345,6 +345,11 @@ impl<'a> Draft<'a> {
     /// Bytes the frame would have, at most.
     pub fn len_max(&self) -> usize {
         self.builder.len_max()
+    }
+
+    /// Bytes it would have, at most, with all its content literally.
+    pub fn literal_len_max(&self) -> usize {
+        self.bytes_max
     }
 
     /// Adds an append, or says why not, and then the draft is as before. The answer holds once the frame is

@@ -15,7 +15,8 @@ use sha2::{Digest, Sha256};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::extents::{NoSources, Sources};
-use crate::frame::{Chained, Frame, StoredEvent, StoredPart, check_commitments};
+use crate::frame::{Chained, Frame};
+use crate::stored::{StoredEvent, StoredPart, check_commitments};
 use crate::ids::{FrameId, Hash, LogId, Position, Time, Version};
 use crate::tree::{Tree, leaf_hash};
 

@@ -9,11 +9,12 @@
 //! Readers see what is [`Published`]: a prefix that is durable. A handle beside a writer in another process
 //! learns of it through the file `published`.
 
+mod queue;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
-use std::thread::JoinHandle;
 
 use futures_channel::oneshot;
 use precedent_core::entry::Entry;
@@ -21,8 +22,8 @@ use precedent_core::frame::Frame;
 use precedent_core::sequencer::{LogState, Prepared};
 use precedent_core::store::{Finding, Severity, Usage, beyond};
 use precedent_core::{
-    Appended, Damage, Direction, Error, ErrorKind, FrameId, Head, LogId, LogName, Page, Position, Read,
-    Result, Time, TimeField,
+    Damage, Direction, Error, ErrorKind, FrameId, Head, LogId, LogName, Page, Position, Read, Result, Time,
+    TimeField,
 };
 
 use crate::Settings;
@@ -32,13 +33,18 @@ use crate::index::run::BadRun;
 use crate::io::{Io, Mode};
 use crate::look::look;
 use crate::meta::{LogMeta, Mark, PUBLISHED_FILE};
-use crate::recovery::{self, Tail};
 use crate::reader::FrameReader;
+use crate::recovery::{self, Tail};
 use crate::segment::Segments;
-use crate::writer::{ENOUGH_BYTES, FRAME_BYTES, Writer};
+use crate::writer::Writer;
+
+use self::queue::Queue;
+pub(crate) use self::queue::{Answer, DeviceTurn, Room};
 
 /// Events in a page at most.
 const PAGE_EVENTS: usize = 1_000;
+/// How often a directory is listed again because of what was packed meanwhile.
+const LOOKS_MAX: usize = 4;
 /// Bytes of entries and data in a page, about.
 const PAGE_BYTES: usize = 4 << 20;
 /// Bytes that are looked at for one page, about, matching or not.
@@ -65,94 +71,6 @@ pub(crate) enum Job {
     PutFrames(Vec<Frame>, oneshot::Sender<Result<()>>),
     Promote(oneshot::Sender<Result<()>>),
 }
-
-/// Who is told what came of an append.
-pub(crate) type Answer = oneshot::Sender<Result<Appended>>;
-
-#[derive(Default)]
-struct Queue {
-    jobs: VecDeque<Job>,
-    /// Bytes of the appends in it, at most.
-    bytes: usize,
-    closing: bool,
-    /// Those who are drafting a frame. They look at the queue again when they are done.
-    drafting: usize,
-    /// Whether a frame is being written and synced.
-    device_taken: bool,
-    /// Whether somebody waits with a draft for the device.
-    device_wanted: bool,
-    threads: Vec<JoinHandle<()>>,
-    /// Threads that wait for jobs.
-    idle: usize,
-}
-
-impl Queue {
-    /// The appends at the front that there is room for; or the first job, if that is no append and `alone`.
-    fn take(&mut self, mut room: Room, alone: bool) -> VecDeque<Job> {
-        let mut taken = VecDeque::new();
-        loop {
-            match self.jobs.front() {
-                Some(Job::Append(prepared, _)) if room.take(prepared.bytes_max()) => {
-                    self.bytes -= prepared.bytes_max();
-                }
-                Some(Job::Append(..)) | None => return taken,
-                Some(_) if !alone || !taken.is_empty() => return taken,
-                Some(_) => {
-                    taken.extend(self.jobs.pop_front());
-                    return taken;
-                }
-            }
-            taken.extend(self.jobs.pop_front());
-        }
-    }
-}
-
-/// What a frame can take in.
-#[derive(Clone, Copy)]
-pub(crate) struct Room {
-    bytes: usize,
-    /// Whether there is nothing in it: then an append of any size fits.
-    empty: bool,
-}
-
-impl Room {
-    /// Of a frame without events.
-    fn whole() -> Self {
-        Self { bytes: 0, empty: true }
-    }
-
-    /// Of a frame that has this many bytes.
-    pub(crate) fn beside(bytes: usize) -> Self {
-        Self { bytes, empty: false }
-    }
-
-    fn take(&mut self, bytes: usize) -> bool {
-        let fits = self.empty || (self.bytes < ENOUGH_BYTES && self.bytes + bytes <= FRAME_BYTES);
-        if fits {
-            (self.bytes, self.empty) = (self.bytes + bytes, false);
-        }
-        fits
-    }
-}
-
-/// The right to write the next frame. It ends when this is dropped.
-pub(crate) struct DeviceTurn<'a>(&'a Log);
-
-impl Drop for DeviceTurn<'_> {
-    fn drop(&mut self) {
-        let mut queue = lock(&self.0.queue);
-        queue.device_taken = false;
-        if std::mem::take(&mut queue.device_wanted) {
-            drop(queue);
-            self.0.turn.notify_all();
-        }
-    }
-}
-
-/// Threads that make frames: one writes while the other drafts.
-const THREADS_MAX: usize = 2;
-/// So many bytes in the queue are worth waking a thread that waits for the device, to draft them meanwhile.
-const WAKE_BYTES: usize = 64 << 10;
 
 /// One log.
 pub(crate) struct Log {
@@ -181,6 +99,8 @@ pub(crate) struct Log {
     findings: Mutex<Vec<Finding>>,
     /// Why sealed segments could not be packed when that was last tried.
     pub(crate) packing: Mutex<Option<Error>>,
+    /// Held by whoever reads the files as they lie there, so that none is replaced meanwhile.
+    pub(crate) files: RwLock<()>,
     /// What the writer goes on from, until the first job starts it.
     seed: Mutex<Option<Seed>>,
     /// From the first job until it is closed.
@@ -247,7 +167,7 @@ impl Log {
                 io.sync_dir(&dir)?;
             } else if !beside && !writable && unfinished && tail.frames > 0 {
                 // Nobody is told of a frame that a power failure could still take back.
-                sync_for_reading(&segments, tail.segment)?;
+                recovery::sync_for_reading(&segments, tail.segment)?;
             }
             if state.is_some() {
                 state = match recovery::load_state(&segments, id, &tail) {
@@ -314,6 +234,7 @@ impl Log {
             damage: Mutex::new(tail.damage),
             findings: Mutex::new(findings),
             packing: Mutex::default(),
+            files: RwLock::default(),
             seed: Mutex::new(seed),
             writer: RwLock::default(),
         }))
@@ -340,140 +261,6 @@ impl Log {
 
     pub(crate) fn index(&self) -> Arc<Index> {
         self.index.read().unwrap_or_else(|p| p.into_inner()).clone()
-    }
-
-    /// Hands something to the writer. With `here`, for a thread that may wait, the work is done by this thread if
-    /// nobody else is at it: then the answer is there when this returns.
-    ///
-    /// # Errors
-    /// The job comes back if the log has been closed: the store may have put another in its place.
-    pub(crate) fn submit(self: &Arc<Self>, job: Job, here: bool) -> Result<(), (Error, Option<Job>)> {
-        if let Some(error) = &self.read_only {
-            return Err((error.clone(), None));
-        }
-        self.settings.check_stopped().map_err(|error| (error, None))?;
-        let Some(writer) = self.writer().map_err(|error| (error, None))? else {
-            return Err((closed(), Some(job)));
-        };
-        let mut queue = lock(&self.queue);
-        if queue.closing {
-            return Err((closed(), Some(job)));
-        }
-        if let Job::Append(prepared, _) = &job {
-            queue.bytes += prepared.bytes_max();
-        }
-        queue.jobs.push_back(job);
-        if here {
-            drop(queue);
-            // Who is drafting now looks at the queue again.
-            if !writer.try_lead() {
-                self.call_thread(&writer, lock(&self.queue));
-            }
-        } else {
-            self.call_thread(&writer, queue);
-        }
-        Ok(())
-    }
-
-    /// Sees to it that somebody takes what is in the queue.
-    fn call_thread(&self, writer: &Arc<Writer>, mut queue: MutexGuard<'_, Queue>) {
-        if queue.jobs.is_empty() {
-            return;
-        }
-        if queue.drafting > 0 {
-            if queue.device_wanted && queue.bytes >= WAKE_BYTES {
-                drop(queue);
-                self.turn.notify_all();
-            }
-        } else if queue.idle > 0 {
-            drop(queue);
-            self.wake.notify_one();
-        } else if queue.threads.len() < THREADS_MAX && !queue.closing {
-            let name = format!("precedent-{}", self.name);
-            let writer = writer.clone();
-            let thread = std::thread::Builder::new().name(name).spawn(move || writer.work());
-            // Without a thread the callers that may wait, or closing the log, do the work.
-            queue.threads.extend(thread);
-        }
-    }
-
-    /// Whether there is something to do; blocks until there is. `false` once the log is closed.
-    pub(crate) fn await_jobs(&self) -> bool {
-        let mut queue = lock(&self.queue);
-        // While another drafts it takes what comes, and calls if it leaves something.
-        while queue.jobs.is_empty() || queue.drafting > 0 {
-            if queue.closing && queue.jobs.is_empty() {
-                return false;
-            }
-            queue.idle += 1;
-            queue = self.wake.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
-            queue.idle -= 1;
-        }
-        true
-    }
-
-    pub(crate) fn has_jobs(&self) -> bool {
-        !lock(&self.queue).jobs.is_empty()
-    }
-
-    /// The number of threads that make frames.
-    #[cfg(test)]
-    pub(crate) fn threads(&self) -> usize {
-        lock(&self.queue).threads.len()
-    }
-
-    /// Takes what goes into a frame, or the one thing to be done alone. Whoever calls this says when it has
-    /// [`drafted`](Self::drafted), even if there was nothing.
-    pub(crate) fn take_jobs(&self) -> VecDeque<Job> {
-        let mut queue = lock(&self.queue);
-        queue.drafting += 1;
-        queue.take(Room::whole(), true)
-    }
-
-    /// Somebody else can draft the next frame now.
-    pub(crate) fn drafted(&self) {
-        let mut queue = lock(&self.queue);
-        queue.drafting -= 1;
-        if queue.jobs.is_empty() {
-            // Threads that waited for what was left, to end.
-            if queue.closing {
-                self.wake.notify_all();
-            }
-            return;
-        }
-        drop(queue);
-        let writer = self.writer.read().unwrap_or_else(|p| p.into_inner()).clone();
-        if let Some(writer) = writer {
-            self.call_thread(&writer, lock(&self.queue));
-        }
-    }
-
-    /// Waits until the device is free, or until enough has come to be drafted meanwhile. Answers what came and
-    /// there is room for.
-    pub(crate) fn await_turn(&self, room: Room) -> (VecDeque<Job>, Option<DeviceTurn<'_>>) {
-        let mut queue = lock(&self.queue);
-        while queue.device_taken && queue.bytes < WAKE_BYTES {
-            queue.device_wanted = true;
-            queue = self.turn.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
-        let jobs = queue.take(room, false);
-        if queue.device_taken && jobs.is_empty() {
-            drop(queue);
-            return (jobs, Some(self.await_device()));
-        }
-        let free = !std::mem::replace(&mut queue.device_taken, true);
-        (jobs, free.then(|| DeviceTurn(self)))
-    }
-
-    /// Waits until the device is free.
-    pub(crate) fn await_device(&self) -> DeviceTurn<'_> {
-        let mut queue = lock(&self.queue);
-        while queue.device_taken {
-            queue.device_wanted = true;
-            queue = self.turn.wait(queue).unwrap_or_else(|poisoned| poisoned.into_inner());
-        }
-        queue.device_taken = true;
-        DeviceTurn(self)
     }
 
     /// The number of events that the index covers.
@@ -573,9 +360,18 @@ impl Log {
         if mark.frames <= published.frames {
             return Ok(false);
         }
-        // Listed after the mark was read: whatever it speaks of is in one of them.
-        let (units, _) = Segments::list(&*self.io, &self.dir)?;
-        let mut tail = recovery::extend(&self.segments, &units, self.id, mark.frames)?;
+        let mut looks = 0;
+        let mut tail = loop {
+            // Listed after the mark was read: whatever it speaks of is in one of them.
+            let (units, _) = Segments::list(&*self.io, &self.dir)?;
+            looks += 1;
+            match recovery::extend(&self.segments, &units, self.id, mark.frames) {
+                // Packed, or merged, since it was listed.
+                Err(e) if e.kind() == ErrorKind::NotFound && looks < LOOKS_MAX => {}
+                Ok(tail) if tail.frames < mark.frames && looks < LOOKS_MAX => {}
+                found => break found?,
+            }
+        };
         if tail.frames < mark.frames {
             let message = format!(
                 "log '{}' ends after {} frames, but its writer has published {}",
@@ -878,18 +674,6 @@ fn write_mark(io: &dyn Io, dir: &Path, mark: &Mark) {
     let path = dir.join(PUBLISHED_FILE);
     if let Ok(file) = io.open(&path, Mode::Write).or_else(|_| io.open(&path, Mode::Create)) {
         let _ = file.write_at(&mark.encode(), 0);
-    }
-}
-
-/// Syncs a segment through a file that is open for reading, where the system allows that. Where it does not,
-/// a read-only file system above all, there is nothing that could still be written.
-fn sync_for_reading(segments: &Segments, segment: u32) -> Result<()> {
-    use std::io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
-    match segments.file(segment)?.sync() {
-        Err(e) if ![InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported].contains(&e.kind()) => {
-            Err(Error::from(e).context(format!("syncing {} failed", segments.path(segment).display())))
-        }
-        _ => Ok(()),
     }
 }
 

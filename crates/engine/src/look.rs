@@ -53,7 +53,11 @@ pub(crate) fn look(
         let mark = recovery::highest_mark(&**io, dir, id);
         let limit = beside.then(|| mark.map_or(0, |mark| mark.frames));
         let segments = Segments::new(io.clone(), dir.to_owned(), id, writable);
-        let mut tail = recovery::find_tail(&segments, &numbers, id, limit)?;
+        let mut tail = match recovery::find_tail(&segments, &numbers, id, limit) {
+            // Packed, or merged, since it was listed.
+            Err(e) if e.kind() == ErrorKind::NotFound && !writable && attempts < LOOKS_MAX => continue,
+            found => found?,
+        };
         if let Some(missing) = missing {
             tail.damage.get_or_insert(missing);
         }

@@ -210,8 +210,13 @@ impl Pack {
             return bad(&format!("{bytes} bytes are less than its header and footer"));
         };
         let header = read_exact(file, 0, HEADER_BYTES)?;
+        let footer = read_exact(file, footer_at, FOOTER_BYTES)?;
+        let footer_fits = &footer[..4] == FOOTER_MAGIC && crc32fast::hash(&footer[..108]) == u32_at(&footer, 108);
         if &header[..4] != MAGIC {
             return bad("it does not begin as one");
+        }
+        if footer_fits && crc32fast::hash(&header) != u32_at(&footer, 104) {
+            return bad("the checksum of its header does not match");
         }
         let version = u16::from_le_bytes([header[4], header[5]]);
         if version != VERSION || header[6..8] != [0, 0] {
@@ -226,8 +231,7 @@ impl Pack {
         if (u32_at(&header, 8), u32_at(&header, 12)) != (first, last) {
             return bad("its header names other segments than its file name");
         }
-        let footer = read_exact(file, footer_at, FOOTER_BYTES)?;
-        if &footer[..4] != FOOTER_MAGIC || crc32fast::hash(&footer[..108]) != u32_at(&footer, 108) {
+        if !footer_fits {
             return bad("the checksum of its footer does not match");
         }
         let pack = Self {
@@ -244,9 +248,10 @@ impl Pack {
             last_frame: Hash::from_slice(&footer[56..88]).expect("32 bytes"),
             bytes,
         };
-        let header_crc = u32_at(&footer, 104);
         let index_len = pack.index_len();
-        if crc32fast::hash(&header) != header_crc
+        let events = pack.end_position.saturating_sub(pack.first_position);
+        if events > u64::from(pack.blocks) * (BLOCK_BYTES_MAX / EVENT_ROW_BYTES) as u64
+            || pack.end_sequence.saturating_sub(pack.first_sequence) > events
             || footer[88..104] != [0; 16]
             || pack.index_at.checked_add(index_len) != Some(footer_at)
             || pack.first_sequence >= pack.end_sequence
@@ -376,7 +381,8 @@ impl OpenPack {
         }
         let count = end_position - row.first_position;
         let bad = || Error::damaged("the events in it do not add up to its length");
-        let rows_end = 4 + usize::try_from(count).ok().and_then(|n| n.checked_mul(EVENT_ROW_BYTES)).ok_or_else(bad)?;
+        let rows_end = usize::try_from(count).ok().and_then(|n| n.checked_mul(EVENT_ROW_BYTES)?.checked_add(4));
+        let rows_end = rows_end.ok_or_else(bad)?;
         if bytes.len() < rows_end || u64::from(u32_at(&bytes, 0)) != count {
             return Err(bad());
         }
@@ -547,6 +553,9 @@ impl PackFrames {
                 tree.push(leaf_hash(&event.entry));
             }
             builder.push_stored(&event.entry, &event.parts);
+            if builder.len_max() > FRAME_BYTES_MAX {
+                return Err(Error::damaged(format!("frame {} would be larger than a frame can be", packed.sequence)));
+            }
         }
         if index == 0 && self.tree.as_ref().is_some_and(|tree| *tree != self.group.tree) {
             return Err(Error::damaged(format!(

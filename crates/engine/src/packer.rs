@@ -53,12 +53,14 @@ pub(crate) fn pack(log: &Log, go_on: &dyn Fn() -> bool) {
     while let Some(packs) = due(&log.segments.packs()) {
         let (first, last) = (&packs[0], &packs[packs.len() - 1]);
         let range = (first.first_segment, last.last_segment);
-        if let Err(error) = make(log, range, first.first_sequence, last.end_sequence, go_on) {
-            if !go_on() {
-                return;
+        match make(log, range, first.first_sequence, last.end_sequence, go_on) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(_) if !go_on() => return,
+            Err(error) => {
+                failed.get_or_insert(error);
+                break;
             }
-            failed.get_or_insert(error);
-            break;
         }
     }
     *log.packing.lock().unwrap_or_else(|p| p.into_inner()) = failed;
@@ -103,8 +105,9 @@ fn remove(log: &Log, unit: &Unit) -> std::io::Result<()> {
     log.io.remove(&path)
 }
 
-/// Makes a pack of the frames from `first` to `end`, which are those of these segments.
-fn make(log: &Log, range: (u32, u32), first: u64, end: u64, go_on: &dyn Fn() -> bool) -> Result<()> {
+/// Makes a pack of the frames from `first` to `end`, which are those of these segments; answers whether it took
+/// their place.
+fn make(log: &Log, range: (u32, u32), first: u64, end: u64, go_on: &dyn Fn() -> bool) -> Result<bool> {
     let name = pack::file_name(range.0, range.1);
     let path = log.dir.join(&name);
     let temporary = path.with_extension("pack.tmp");
@@ -114,6 +117,11 @@ fn make(log: &Log, range: (u32, u32), first: u64, end: u64, go_on: &dyn Fn() -> 
         let _ = log.io.remove(&temporary);
         return Err(error.context(format!("making {name}")));
     }
+    // Somebody reads the files as they are: then another time.
+    let Ok(_alone) = log.files.try_write() else {
+        let _ = log.io.remove(&temporary);
+        return Ok(false);
+    };
     log.io.rename(&temporary, &path)?;
     log.io.sync_dir(&log.dir)?;
     let old = Segments::list_all(&*log.io, &log.dir)?.2;
@@ -122,7 +130,7 @@ fn make(log: &Log, range: (u32, u32), first: u64, end: u64, go_on: &dyn Fn() -> 
         remove(log, unit)?;
     }
     log.io.sync_dir(&log.dir)?;
-    Ok(())
+    Ok(true)
 }
 
 fn given_up() -> Error {

@@ -52,8 +52,10 @@ impl Stage {
 }
 
 fn expecting(id: &str, version: u64) -> Append {
-    let event = Event::builder("urn:test", id, "test.happened").stream("one").data(vec![7; 300]).build().unwrap();
-    let expected = version.checked_sub(1).map_or(ExpectedVersion::None, |v| ExpectedVersion::Exact(Version(v)));
+    let event =
+        Event::builder("urn:test", id, "test.happened").stream("one").data(vec![7; 300]).build().unwrap();
+    let expected =
+        version.checked_sub(1).map_or(ExpectedVersion::None, |v| ExpectedVersion::Exact(Version(v)));
     Append::new([event]).when(Condition::Stream { stream: "one".into(), expected })
 }
 

@@ -271,6 +271,9 @@ impl<'a> FrameReader<'a> {
                 };
                 let open = self.segments.open_pack(&pack).map_err(named)?;
                 let block = self.segments.block(&open, open.block_of(position)).map_err(named)?;
+                if !block.holds(position) {
+                    return Err(named(Error::damaged("it is not in the block where it should be")));
+                }
                 self.current = Some(Current::Block(open, block));
             }
         }
@@ -370,6 +373,21 @@ impl<'a> FrameReader<'a> {
 
     /// A whole frame.
     pub(crate) fn frame(&mut self, place: &FramePlace) -> Result<Frame> {
+        match self.frame_once(place) {
+            // Packed, or merged, since its place was looked up.
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                self.segments.adopt_packs()?;
+                (self.chunk, self.file, self.frames) = (None, None, None);
+                let found = self.segments.frame_number(place.sequence)?;
+                let found = found.filter(|found| found.sequence == place.sequence);
+                let gone = || Error::damaged(format!("frame {} cannot be found any more", place.sequence));
+                self.frame_once(&found.ok_or_else(gone)?).map_err(unreadable)
+            }
+            frame => frame,
+        }
+    }
+
+    fn frame_once(&mut self, place: &FramePlace) -> Result<Frame> {
         let Some(pack) = &place.pack else {
             let len = FrameHeader::decode(&self.bytes(place, 0, HEADER_BYTES)?)?.frame_len();
             return Frame::decode(self.bytes(place, 0, len)?);

@@ -462,6 +462,24 @@ pub(crate) fn settle_last_frame(io: &dyn Io, segments: &Segments, frames: u64) -
     Ok(())
 }
 
+/// Syncs a segment through a file that is open for reading, where the system allows that. Where it does not,
+/// a read-only file system above all, there is nothing that could still be written.
+pub(crate) fn sync_for_reading(segments: &Segments, segment: u32) -> Result<()> {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    let file = match segments.file(segment) {
+        Ok(file) => file,
+        // The log ends with a pack, which was synced before it counted.
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(e),
+    };
+    match file.sync() {
+        Err(e) if ![InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported].contains(&e.kind()) => {
+            Err(Error::from(e).context(format!("syncing {} failed", segments.path(segment).display())))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The state that the next frame builds on: from the last frame that carries the tree's right edge.
 pub(crate) fn load_state(segments: &Segments, log: LogId, tail: &Tail) -> Result<LogState> {
     let mut state = LogState::empty(log);

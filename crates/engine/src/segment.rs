@@ -264,10 +264,10 @@ pub(crate) struct Segments {
     pub(crate) spare: Arc<Spare>,
 }
 
-/// Blocks of packs that were unpacked lately, by first segment and number.
+/// Blocks of packs that were unpacked lately, by first and last segment and number.
 #[derive(Default)]
 struct Blocks {
-    blocks: HashMap<(u32, usize), Arc<Block>>,
+    blocks: HashMap<(u32, u32, usize), Arc<Block>>,
     bytes: usize,
 }
 
@@ -407,6 +407,11 @@ impl Segments {
         };
         let held = pack.first_segment..=pack.last_segment;
         let mut starts = self.starts.write().unwrap_or_else(|p| p.into_inner());
+        // Somebody had an old list: what it was merged into is known already.
+        let wider = |p: &Arc<Pack>| p.first_segment <= pack.first_segment && pack.last_segment <= p.last_segment;
+        if starts.iter().filter_map(|s| s.pack.as_ref()).any(wider) {
+            return;
+        }
         starts.retain(|s| !held.contains(&s.number));
         let at = starts.partition_point(|s| s.number < pack.first_segment);
         starts.insert(at, start);
@@ -459,7 +464,7 @@ impl Segments {
 
     /// A block of a pack, unpacked; a small one is kept for whoever asks next.
     pub(crate) fn block(&self, pack: &OpenPack, number: usize) -> Result<Arc<Block>> {
-        let key = (pack.pack.first_segment, number);
+        let key = (pack.pack.first_segment, pack.pack.last_segment, number);
         let lock = || self.blocks.lock().unwrap_or_else(|p| p.into_inner());
         if let Some(block) = lock().blocks.get(&key) {
             return Ok(block.clone());
@@ -485,23 +490,49 @@ impl Segments {
 
     /// Adds the packs among these files that are not known yet.
     pub(crate) fn adopt(&self, units: &[Unit]) -> Result<()> {
-        let known = self.packs();
-        for unit in units.iter().filter(|unit| unit.packed) {
-            if known.iter().any(|p| (p.first_segment, p.last_segment) == (unit.first, unit.last)) {
-                continue;
+        let mut found = self.unknown_packs(units);
+        for _ in 1..FINDS_MAX {
+            match found {
+                // Merged since it was listed.
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    found = self.unknown_packs(&Self::list(&*self.io, &self.dir)?.0);
+                }
+                _ => break,
             }
-            let pack = Pack::open(&*self.io, &self.dir, (unit.first, unit.last), self.log)?;
-            let (end_position, end_sequence) = (pack.end_position, pack.end_sequence);
+        }
+        for pack in found? {
+            let (last, end_position, end_sequence) = (pack.last_segment, pack.end_position, pack.end_sequence);
             self.put_pack(pack);
-            if unit.last >= self.active_end().0 {
-                self.start_segment(SegmentMap::new(unit.last + 1, end_position, end_sequence));
+            if last >= self.active_end().0 {
+                self.start_segment(SegmentMap::new(last + 1, end_position, end_sequence));
             }
         }
         Ok(())
     }
 
+    /// Opens the packs among these files that are not known, and not held by one that is.
+    fn unknown_packs(&self, units: &[Unit]) -> Result<Vec<Pack>> {
+        let known = self.packs();
+        let is_known = |unit: &Unit| {
+            let at = known.partition_point(|pack| pack.first_segment <= unit.first);
+            at.checked_sub(1).is_some_and(|at| unit.last <= known[at].last_segment)
+        };
+        let unknown = units.iter().filter(|unit| unit.packed && !is_known(unit));
+        unknown.map(|unit| Pack::open(&*self.io, &self.dir, (unit.first, unit.last), self.log)).collect()
+    }
+
     /// Bytes of frames and packs, without what is zeroed ahead.
     pub(crate) fn log_bytes(&self) -> Result<u64> {
+        for _ in 1..FINDS_MAX {
+            match self.log_bytes_once() {
+                Err(e) if e.kind() == ErrorKind::NotFound => self.adopt_packs()?,
+                bytes => return bytes,
+            }
+        }
+        self.log_bytes_once()
+    }
+
+    fn log_bytes_once(&self) -> Result<u64> {
         let starts = self.starts.read().unwrap_or_else(|p| p.into_inner()).clone();
         let active = self.active();
         let mut bytes = 0;
@@ -532,13 +563,16 @@ impl Segments {
     pub(crate) fn has_frame(&self, sequence: u64) -> Result<bool> {
         let (number, offset) = self.active_end();
         let mut offset = offset;
-        while let Step::Frame(header, at) = self.step(number, offset, self.log)? {
-            if header.chained.sequence >= sequence {
-                return Ok(true);
+        loop {
+            match self.step(number, offset, self.log) {
+                Ok(Step::Frame(header, _)) if header.chained.sequence >= sequence => return Ok(true),
+                Ok(Step::Frame(header, at)) => offset = at + header.padded_len(),
+                Ok(_) => return Ok(false),
+                // Behind a pack there may be no segment yet.
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(false),
+                Err(e) => return Err(e),
             }
-            offset = at + header.padded_len();
         }
-        Ok(false)
     }
 
     /// The active segment's map as it is now.

@@ -16,7 +16,8 @@ use crate::pack::{Block, OpenPack, Pack};
 use crate::reader::SourceReader;
 use crate::segment::{SegmentMap, Segments, Step, Unit, step};
 
-/// Verifies the log in `dir`. Frames from number `limit` on are left out: a writer is at work on them.
+/// Verifies the log in `dir`. Frames from number `limit` on are left out: a writer is at work on them. If a file
+/// is gone that was listed a moment ago, a writer in another process has packed it: then there is no answer if the caller can ask `again`.
 pub(crate) fn verify(
     io: &Arc<dyn Io>,
     dir: &Path,
@@ -24,14 +25,15 @@ pub(crate) fn verify(
     size: u64,
     expect: Option<Expect>,
     progress: Progress<'_>,
-) -> Result<Report> {
+    again: bool,
+) -> Result<Option<Report>> {
     let mut verifier = Verifier::new(expect);
     let note = |verifier: &mut Verifier, place: Option<String>, message: String| {
         verifier.problem(Problem { frame: None, position: None, place, message });
     };
     let id = match LogMeta::read(&**io, dir) {
         // A log that nothing has been recorded in.
-        Ok(None) => return Ok(verifier.finish()),
+        Ok(None) => return Ok(Some(verifier.finish())),
         Ok(Some(meta)) => Some(meta.id),
         Err(error) => {
             note(
@@ -61,10 +63,15 @@ pub(crate) fn verify(
         let path = dir.join(unit.file_name());
         let is_last = index + 1 == units.len();
         if unit.packed {
+            if again && io.open(&path, Mode::Read).is_err_and(|e| e.kind() == std::io::ErrorKind::NotFound) {
+                return Ok(None);
+            }
             reading.pack(io, dir, unit)?;
             continue;
         }
         match io.open(&path, Mode::Read) {
+            // Packed since it was listed.
+            Err(error) if again && error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Ok(file) => reading.segment(&*file, &path, unit.first, is_last)?,
             Err(error) => note(reading.verifier, Some(path.display().to_string()), error.to_string()),
         }
@@ -84,7 +91,7 @@ pub(crate) fn verify(
         );
         note(&mut verifier, None, message);
     }
-    Ok(verifier.finish())
+    Ok(Some(verifier.finish()))
 }
 
 /// The log that a file says it belongs to, if the log's own file does not say.

@@ -1,5 +1,7 @@
 //! Promise 8: no error is swallowed, and every waiter is told.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::support::*;
 use super::{Failure, Unable};
 use crate::error::{Error, ErrorKind};
@@ -176,13 +178,22 @@ fn closing_ends_every_wait(scene: &Scene<'_>) -> Outcome {
     let place = scene.create()?;
     let log = place.main();
     log.fill(2)?;
-    let ended = together(4, |thread| match thread {
-        0 => {
-            log.close()?;
-            Ok(None)
+    let begun = AtomicUsize::new(0);
+    let ended = together(4, |thread| {
+        begun.fetch_add(1, Ordering::SeqCst);
+        match thread {
+            0 => {
+                while begun.load(Ordering::SeqCst) < 4 {
+                    std::thread::yield_now();
+                }
+                // Time enough for them to wait; that they do is not needed, only likely.
+                (0..2_000).for_each(|_| std::thread::yield_now());
+                log.close()?;
+                Ok(None)
+            }
+            1 => Ok(log.follow(Read::default(), 3).err()),
+            _ => Ok(log.grown(2).err()),
         }
-        1 => Ok(log.follow(Read::default(), 3).err()),
-        _ => Ok(log.grown(2).err()),
     })?;
     for error in &ended[1..] {
         let kind = error.as_ref().map(Error::kind);

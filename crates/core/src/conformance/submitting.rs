@@ -20,7 +20,8 @@ tests! {
 
 fn batch(name: &str, len: usize) -> Append {
     Append::new(
-        (0..len).map(|i| built(builder(format!("{name}/{i}")).stream(format!("s{}", i % 3)).data(vec![1; 200]))),
+        (0..len)
+            .map(|i| built(builder(format!("{name}/{i}")).stream(format!("s{}", i % 3)).data(vec![1; 200]))),
     )
 }
 
@@ -43,7 +44,10 @@ fn submitted_appends_are_recorded_in_their_order_whoever_is_waited_for_first(sce
         for (first, pending) in pending {
             let appended = log.wait(pending)?;
             let positions = appended.events.iter().map(|e| e.position.0);
-            assert!(positions.eq(first..first + appended.events.len() as u64), "not at {first}: {appended:?}");
+            assert!(
+                positions.eq(first..first + appended.events.len() as u64),
+                "not at {first}: {appended:?}"
+            );
             assert!(appended.size >= first + appended.events.len() as u64);
             assert!(log.size()? >= appended.size, "what is answered can be read");
         }

@@ -1,7 +1,7 @@
 //! The thread of a log that writes and merges index runs and packs, and seals the segment of a log that rests.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -61,7 +61,8 @@ impl Background {
                         if sealed {
                             maintain(&log, &ours);
                         }
-                        ours.resting.store(true, Ordering::Release);
+                        ours.resting.store(true, Ordering::SeqCst);
+                        fence(Ordering::SeqCst);
                         // What came between looking and resting woke nobody.
                         if log.recorded_size() != size {
                             ours.resting.store(false, Ordering::Release);
@@ -81,7 +82,8 @@ impl Background {
 
     /// Events were appended.
     pub(super) fn stir(&self) {
-        if self.shared.resting.swap(false, Ordering::AcqRel) {
+        fence(Ordering::SeqCst);
+        if self.shared.resting.swap(false, Ordering::SeqCst) {
             let _ = self.wake.send(());
         }
     }
