@@ -9,6 +9,7 @@ use precedent_core::{Error, ErrorKind, Limits, Store};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::capture::Capture;
 use crate::config::{Config, ServerLimits};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
@@ -21,6 +22,7 @@ pub(crate) struct App {
     pub(crate) limits: ServerLimits,
     pub(crate) guard: Guard,
     pub(crate) metrics: Metrics,
+    pub(crate) capture: Capture,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     pub(crate) bodies: Arc<Semaphore>,
@@ -38,6 +40,7 @@ impl App {
             store,
             guard: Guard::new(config),
             metrics: Metrics::default(),
+            capture: Capture::new(&config.capture),
             requests: permits(limits.requests_max),
             streams: permits(limits.streams_max),
             bodies: permits(limits.bodies_bytes_max.div_ceil(BODY_PERMIT_BYTES)),

@@ -4,6 +4,8 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use http_body_util::BodyStream;
+use hyper::body::Body as HttpBody;
 use precedent_core::Error;
 use std::sync::atomic::Ordering;
 use tokio::sync::OwnedSemaphorePermit;
@@ -31,7 +33,40 @@ pub(crate) async fn receive_at_most(
     max: usize,
 ) -> Result<Received, Problem> {
     check_coding(headers)?;
-    let max = max.min(app.limits.body_bytes_max);
+    collect(app, headers, body, max.min(app.limits.body_bytes_max)).await
+}
+
+/// As [`receive`], for a body whose coding the caller undoes. One that is too large is heard to its end and thrown away,
+/// within bounds: a sender that is cut off while it writes does not see why.
+pub(crate) async fn receive_coded(
+    app: &App,
+    headers: &HeaderMap,
+    mut body: Body,
+) -> Result<Received, Problem> {
+    let max = app.limits.body_bytes_max;
+    let received = collect(app, headers, &mut body, max).await;
+    if received.is_err() {
+        let mut left = DRAINED_BYTES_MAX;
+        let mut stream = body.into_data_stream();
+        while let Ok(Some(Ok(chunk))) = tokio::time::timeout(DRAINED_SILENCE, stream.next()).await {
+            left = left.saturating_sub(chunk.len());
+            if left == 0 {
+                break;
+            }
+        }
+    }
+    received
+}
+
+/// Bytes of a body that are thrown away before its sender is cut off.
+const DRAINED_BYTES_MAX: usize = 256 << 20;
+/// How long its sender may be silent meanwhile.
+const DRAINED_SILENCE: std::time::Duration = std::time::Duration::from_secs(5);
+
+async fn collect<B>(app: &App, headers: &HeaderMap, body: B, max: usize) -> Result<Received, Problem>
+where
+    B: HttpBody<Data = Bytes, Error = axum::Error> + Unpin,
+{
     let too_large = |len: u64| Error::limit("the request body", len, max as u64, "bytes");
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
     if let Some(len) = announced {
@@ -42,7 +77,7 @@ pub(crate) async fn receive_at_most(
             return Err(no_room(app));
         }
     }
-    let mut stream = body.into_data_stream();
+    let mut stream = BodyStream::new(body);
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
     let mut room: Option<OwnedSemaphorePermit> = None;
@@ -58,7 +93,11 @@ pub(crate) async fn receive_at_most(
             Ok(Some(Err(error))) => {
                 return Err(Error::invalid(format!("the body broke off after {len} bytes: {error}")).into());
             }
-            Ok(Some(Ok(chunk))) => chunk,
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(chunk) => chunk,
+                // Trailers are no part of the body.
+                Err(_) => continue,
+            },
         };
         len += chunk.len();
         if len > max {

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::Uri;
+use precedent_capture::Rules;
 use precedent_core::{Error, ErrorKind, Result};
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
@@ -38,6 +40,8 @@ pub struct ServerLimits {
     pub head_timeout: Duration,
     /// How long a client may send nothing in the middle of a body.
     pub body_timeout: Duration,
+    /// How long an upstream of the proxy may be silent, before its answer and in the middle of it.
+    pub upstream_timeout: Duration,
     /// How long an answer waits for room among those on their way out, before it is refused or broken off.
     pub answer_timeout: Duration,
     /// How long a client may take an answer that is ready for it more slowly than `write_bytes_per_sec_min`.
@@ -60,11 +64,66 @@ impl Default for ServerLimits {
             connections_max: 8_192,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
+            // A model that thinks before it answers can take minutes for its first byte.
+            upstream_timeout: Duration::from_secs(900),
             answer_timeout: Duration::from_secs(5),
             write_timeout: Duration::from_secs(60),
             write_bytes_per_sec_min: 8 << 10,
             shutdown_timeout: Duration::from_secs(10),
         }
+    }
+}
+
+/// What a server captures beside what is appended to it.
+#[derive(Debug, Clone, Default)]
+pub struct CaptureConfig {
+    /// Take OTLP over HTTP on this address; port 0 takes a free one.
+    pub otlp_http: Option<SocketAddr>,
+    /// Take OTLP over gRPC on this address; port 0 takes a free one.
+    pub otlp_grpc: Option<SocketAddr>,
+    /// Record spans and log records that say nothing about AI too.
+    pub keep_all_spans: bool,
+    /// What is taken out before anything captured is recorded.
+    pub rules: Rules,
+    /// Where the proxy leads.
+    pub upstreams: Vec<Upstream>,
+    /// Hold an answer back until its request is durable, and refuse calls that cannot be recorded.
+    pub fail_closed: bool,
+}
+
+/// A provider behind the proxy: its calls are at `/proxy/NAME/…`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The name: 1 to 63 of `a-z`, `0-9`, `-` and `_`.
+    pub name: String,
+    /// Where it is: scheme, host, and the path that goes before that of a request.
+    pub url: Uri,
+}
+
+impl std::str::FromStr for Upstream {
+    type Err = Error;
+
+    /// Reads `NAME=URL`.
+    fn from_str(text: &str) -> Result<Self> {
+        let bad = |what: &str| {
+            Error::invalid(format!(
+                "'{}' is no upstream: {what}; expected NAME=URL, such as openai=https://api.openai.com",
+                text.escape_debug()
+            ))
+        };
+        let (name, url) = text.split_once('=').ok_or_else(|| bad("it has no '='"))?;
+        let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+        if name.is_empty() || name.len() > 63 || !name.bytes().all(fits) {
+            return Err(bad("the name is 1 to 63 of a-z, 0-9, '-' and '_'"));
+        }
+        let url: Uri = url.parse().map_err(|_| bad("the URL cannot be read"))?;
+        if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none_or(str::is_empty) {
+            return Err(bad("the URL begins with http:// or https:// and names a host"));
+        }
+        if url.query().is_some() || url.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(bad("the URL has no query and no user"));
+        }
+        Ok(Self { name: name.to_owned(), url })
     }
 }
 
@@ -81,29 +140,46 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// How much is taken on at once.
     pub limits: ServerLimits,
+    /// What is captured.
+    pub capture: CaptureConfig,
 }
 
 impl Config {
     /// A server on this address, without token or TLS.
     pub fn new(listen: SocketAddr) -> Self {
-        Self { listen, token: None, tls: None, allowed_hosts: Vec::new(), limits: ServerLimits::default() }
+        Self {
+            listen,
+            token: None,
+            tls: None,
+            allowed_hosts: Vec::new(),
+            limits: ServerLimits::default(),
+            capture: CaptureConfig::default(),
+        }
     }
 
     /// Refuses what is not safe.
     pub fn check(&self) -> Result<()> {
-        match &self.token {
-            None if !self.listen.ip().is_loopback() => {
+        let addresses = [Some(self.listen), self.capture.otlp_http, self.capture.otlp_grpc];
+        let exposed = addresses.into_iter().flatten().find(|address| !address.ip().is_loopback());
+        match (&self.token, exposed) {
+            (None, Some(address)) => {
                 return Err(Error::invalid(format!(
                     "without a token the server listens on loopback only, and {} is not: give it a token, or listen on 127.0.0.1",
-                    self.listen.ip()
+                    address.ip()
                 )));
             }
-            Some(token) if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) => {
+            (Some(token), _) if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) => {
                 return Err(Error::invalid(
                     "the token is empty or holds a space, a control character or one that is not ASCII",
                 ));
             }
             _ => {}
+        }
+        let upstreams = &self.capture.upstreams;
+        for (at, upstream) in upstreams.iter().enumerate() {
+            if upstreams[..at].iter().any(|other| other.name == upstream.name) {
+                return Err(Error::invalid(format!("the proxy has two upstreams '{}'", upstream.name)));
+            }
         }
         let limits = &self.limits;
         for (name, value) in [

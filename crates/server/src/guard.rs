@@ -36,10 +36,14 @@ impl Guard {
         let host = self.host(uri, headers)?;
         self.origin(headers, &host)?;
         // An orchestrator asks after the server's health without knowing its token.
-        if uri.path() != "/healthz" {
-            self.token(headers)?;
+        if uri.path() == "/healthz" {
+            return Ok(());
         }
-        Ok(())
+        // Through the proxy goes the provider's key, in the header where the token would be.
+        if uri.path().starts_with("/proxy/") {
+            return self.proxy_token(headers);
+        }
+        self.token(headers)
     }
 
     fn host(&self, uri: &Uri, headers: &HeaderMap) -> Result<String, Problem> {
@@ -97,6 +101,22 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    fn proxy_token(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let Some(expected) = &self.token else { return Ok(()) };
+        let mut sent = headers.get_all("precedent-token").iter();
+        let sent = match (sent.next(), sent.next()) {
+            (Some(value), None) => value.as_bytes().trim_ascii(),
+            _ => b"",
+        };
+        match same(&Sha256::digest(sent).into(), expected) {
+            true => Ok(()),
+            false => Err(Problem::http(
+                "unauthorized",
+                "the proxy wants this server's token in the header Precedent-Token, and it is missing or not the right one",
+            )),
+        }
     }
 
     fn token(&self, headers: &HeaderMap) -> Result<(), Problem> {

@@ -12,6 +12,9 @@
 //! | `routes` | the table of paths, and one file for each |
 //! | `call`, `body` | a request, taken apart within the limits |
 //! | `pager` | reads as bodies, page by page |
+//! | `capture` | what the ways of capture share: the one append, redaction, gaps |
+//! | `otlp` | OpenTelemetry's protocol, over HTTP and gRPC |
+//! | `proxy` | the recording proxy in front of model providers |
 //! | `problem` | errors on the wire |
 //! | `metrics` | counters |
 //!
@@ -22,14 +25,19 @@
 mod app;
 mod body;
 mod call;
+mod capture;
 mod config;
 mod guard;
 mod listen;
 mod metrics;
+mod otlp;
 mod pager;
 mod problem;
+mod proxy;
 mod routes;
 
-pub use config::{Config, ServerLimits, Tls};
+pub use config::{CaptureConfig, Config, ServerLimits, Tls, Upstream};
 pub use listen::{Server, bind};
+/// What is taken out of captured content before it is recorded.
+pub use precedent_capture::Rules;
 pub use problem::{CODES, Code, Written};

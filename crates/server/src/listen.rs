@@ -4,14 +4,15 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use futures_util::future::join_all;
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use precedent_core::{Error, Result, Store};
 use rustls::ServerConfig;
@@ -24,19 +25,35 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::app::App;
 use crate::config::{Config, tls_config};
+use crate::guard::Guard;
 use crate::guard::url_of;
-use crate::routes;
+use crate::{otlp, proxy, routes};
 
 /// Headers of a request at most: a CloudEvent in binary mode has one for every attribute.
 const HEADERS_MAX: usize = 256;
 
 /// A server that listens and has not begun to answer.
 pub struct Server {
+    /// The server's own, and those of OTLP.
+    doors: Vec<Door>,
+    otlp_http: Option<SocketAddr>,
+    otlp_grpc: Option<SocketAddr>,
+    app: Arc<App>,
+}
+
+/// A listener, and what is behind it.
+struct Door {
     listener: TcpListener,
     address: SocketAddr,
     tls: Option<Arc<ServerConfig>>,
-    app: Arc<App>,
+    protocol: Protocol,
     router: Router,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
 }
 
 impl std::fmt::Debug for Server {
@@ -53,46 +70,54 @@ impl std::fmt::Debug for Server {
 pub async fn bind(store: Arc<dyn Store>, config: Config) -> Result<Server> {
     config.check()?;
     let tls = config.tls.as_ref().map(tls_config).transpose()?;
-    let named = |e: io::Error| Error::from(e).context(format!("cannot listen on {}", config.listen));
-    let listener = TcpListener::bind(config.listen).await.map_err(named)?;
-    let address = listener.local_addr().map_err(named)?;
     let app = Arc::new(App::new(store, &config));
-    let router = routes::router(app.clone());
-    Ok(Server { listener, address, tls, app, router })
+    let guard = |listen| Arc::new(Guard::new(&Config { listen, ..config.clone() }));
+    let capture = &config.capture;
+    let mut router = routes::router(app.clone());
+    if let Some(proxy) = proxy::router(app.clone(), &capture.upstreams, capture.fail_closed)? {
+        router = router.merge(proxy);
+    }
+    let mut doors = vec![Door::open(config.listen, tls.clone(), Protocol::Http1, router).await?];
+    let (mut otlp_http, mut otlp_grpc) = (None, None);
+    if let Some(listen) = capture.otlp_http {
+        let router = otlp::http::router(app.clone(), guard(listen));
+        let door = Door::open(listen, tls.clone(), Protocol::Http1, router).await?;
+        otlp_http = Some(door.address);
+        doors.push(door);
+    }
+    if let Some(listen) = capture.otlp_grpc {
+        let router = otlp::grpc::router(app.clone(), guard(listen));
+        let tls = tls.map(|tls| {
+            let mut tls = ServerConfig::clone(&tls);
+            tls.alpn_protocols = vec![b"h2".to_vec()];
+            Arc::new(tls)
+        });
+        let door = Door::open(listen, tls, Protocol::Http2, router).await?;
+        otlp_grpc = Some(door.address);
+        doors.push(door);
+    }
+    Ok(Server { doors, otlp_http, otlp_grpc, app })
 }
 
-impl Server {
-    /// The address, with the port that was taken.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.address
+impl Door {
+    async fn open(
+        listen: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        protocol: Protocol,
+        router: Router,
+    ) -> Result<Self> {
+        let named = |e: io::Error| Error::from(e).context(format!("cannot listen on {listen}"));
+        let listener = TcpListener::bind(listen).await.map_err(named)?;
+        let address = listener.local_addr().map_err(named)?;
+        Ok(Self { listener, address, tls, protocol, router })
     }
 
-    /// The URL of the server, without a path.
-    pub fn url(&self) -> String {
-        url_of(self.address, self.tls.is_some())
-    }
-
-    /// Answers until `shutdown` completes. Then it accepts no more, ends those who follow, and gives what is
-    /// under way [`shutdown_timeout`](crate::ServerLimits::shutdown_timeout) before it breaks it off. The
-    /// store stays open; an append that was broken off goes on in it.
-    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
-        let Self { listener, tls, app, router, .. } = self;
-        let acceptor = tls.map(TlsAcceptor::from);
-        let room = Arc::new(Semaphore::new(app.limits.connections_max.min(Semaphore::MAX_PERMITS)));
-        let mut connections = JoinSet::new();
-        tokio::pin!(shutdown);
+    /// Takes connections until it is dropped.
+    async fn accept(&self, app: &Arc<App>, room: &Arc<Semaphore>, connections: &Mutex<JoinSet<()>>) {
+        let acceptor = self.tls.clone().map(TlsAcceptor::from);
         loop {
-            while connections.try_join_next().is_some() {}
-            let next = async {
-                let permit = room.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            };
-            let (permit, accepted) = tokio::select! {
-                biased;
-                () = &mut shutdown => break,
-                next = next => next,
-            };
-            let stream = match accepted {
+            let permit = room.clone().acquire_owned().await;
+            let stream = match self.listener.accept().await {
                 Ok((stream, _)) => stream,
                 // Out of descriptors, or the client has gone already: neither is a reason to stop.
                 Err(_) => {
@@ -100,20 +125,66 @@ impl Server {
                     continue;
                 }
             };
-            let (app, router, acceptor) = (app.clone(), router.clone(), acceptor.clone());
+            let (app, router, acceptor) = (app.clone(), self.router.clone(), acceptor.clone());
+            let protocol = self.protocol;
+            let mut connections = connections.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            while connections.try_join_next().is_some() {}
             connections.spawn(async move {
                 let _permit = permit;
                 let _busy = app.busy();
                 app.metrics.connections.fetch_add(1, Ordering::Relaxed);
                 // What goes wrong on a connection has been answered on it, or there is nobody to answer.
-                let _ = converse(&app, router, acceptor, stream).await;
+                let _ = converse(&app, router, acceptor, protocol, stream).await;
                 app.metrics.connections.fetch_sub(1, Ordering::Relaxed);
             });
         }
-        drop(listener);
+    }
+}
+
+impl Server {
+    /// The address, with the port that was taken.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.doors[0].address
+    }
+
+    /// The URL of the server, without a path.
+    pub fn url(&self) -> String {
+        self.url_at(self.local_addr())
+    }
+
+    /// Where OTLP over HTTP is taken, if it is.
+    pub fn otlp_http_url(&self) -> Option<String> {
+        self.otlp_http.map(|address| self.url_at(address))
+    }
+
+    /// Where OTLP over gRPC is taken, if it is.
+    pub fn otlp_grpc_url(&self) -> Option<String> {
+        self.otlp_grpc.map(|address| self.url_at(address))
+    }
+
+    fn url_at(&self, address: SocketAddr) -> String {
+        url_of(address, self.doors[0].tls.is_some())
+    }
+
+    /// Answers until `shutdown` completes. Then it accepts no more, ends those who follow, and gives what is
+    /// under way [`shutdown_timeout`](crate::ServerLimits::shutdown_timeout) before it breaks it off. The
+    /// store stays open; an append that was broken off goes on in it.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let Self { doors, app, .. } = self;
+        let room = Arc::new(Semaphore::new(app.limits.connections_max.min(Semaphore::MAX_PERMITS)));
+        let connections = Mutex::new(JoinSet::new());
+        let accepting = join_all(doors.iter().map(|door| door.accept(&app, &room, &connections)));
+        tokio::select! {
+            biased;
+            () = shutdown => {}
+            _ = accepting => {}
+        }
+        drop(doors);
         app.stopping.send_replace(true);
         let _ = timeout(app.limits.shutdown_timeout, app.idle()).await;
-        connections.shutdown().await;
+        app.capture.record_gaps(&app).await;
+        let connections = connections.into_inner();
+        connections.unwrap_or_else(|poisoned| poisoned.into_inner()).shutdown().await;
         Ok(())
     }
 }
@@ -122,15 +193,16 @@ async fn converse(
     app: &App,
     router: Router,
     acceptor: Option<TlsAcceptor>,
+    protocol: Protocol,
     stream: TcpStream,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let stream = Stalling::new(stream, app.limits.write_timeout, app.limits.write_bytes_per_sec_min);
     match acceptor {
-        None => serve(app, router, stream).await,
+        None => serve(app, router, protocol, stream).await,
         Some(acceptor) => {
             let stream = timeout(app.limits.head_timeout, acceptor.accept(stream)).await??;
-            serve(app, router, stream).await
+            serve(app, router, protocol, stream).await
         }
     }
 }
@@ -138,12 +210,42 @@ async fn converse(
 async fn serve(
     app: &App,
     router: Router,
+    protocol: Protocol,
     io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
 ) -> io::Result<()> {
+    if protocol == Protocol::Http2 {
+        return serve_http2(app, router, io).await;
+    }
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.limits.head_timeout)
         .max_headers(HEADERS_MAX)
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => return ended.map_err(io::Error::other),
+        () = app.stopped() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(io::Error::other)
+}
+
+/// How many calls a connection may have under way, and how many bytes of them it may have sent ahead.
+const HTTP2_STREAMS_MAX: u32 = 128;
+const HTTP2_WINDOW_BYTES: u32 = 256 << 10;
+
+async fn serve_http2(
+    app: &App,
+    router: Router,
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> io::Result<()> {
+    let connection = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS_MAX)
+        .initial_stream_window_size(HTTP2_WINDOW_BYTES)
+        .initial_connection_window_size(HTTP2_WINDOW_BYTES)
+        // A peer that is gone without a word is noticed.
+        .keep_alive_interval(app.limits.head_timeout)
+        .keep_alive_timeout(app.limits.head_timeout)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {

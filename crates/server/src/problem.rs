@@ -81,6 +81,9 @@ pub const CODES: &[Code] = &[
     code("precondition_failed", 412, "The register is not as expected"),
     code("unsupported_media_type", 415, "The body's media type is not understood"),
     code("precondition_required", 428, "A register is only set under a condition"),
+    retry(code("upstream_failed", 502, "The upstream of the proxy cannot be asked"), 1),
+    retry(code("upstream_timeout", 504, "The upstream of the proxy did not answer in time"), 1),
+    retry(code("not_recorded", 503, "The call could not be recorded, and the proxy fails closed"), 1),
 ];
 
 fn row(code: &str) -> &'static Code {
@@ -109,6 +112,21 @@ impl Problem {
     pub(crate) fn recoded(mut self, code: &str) -> Self {
         self.row = row(code);
         self
+    }
+
+    /// The status it goes out with.
+    pub(crate) fn status(&self) -> u16 {
+        self.row.status
+    }
+
+    /// What went wrong.
+    pub(crate) fn message(&self) -> &str {
+        self.error.message()
+    }
+
+    /// Seconds to wait before trying again, if that makes sense.
+    pub(crate) fn retry_after_secs(&self) -> Option<u32> {
+        self.error.retry_after_secs().or(self.row.retry_after_secs)
     }
 
     pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {

@@ -11,6 +11,7 @@ mod health;
 mod limits;
 mod logs;
 mod metrics;
+mod opa;
 mod openapi;
 mod promote;
 mod publish;
@@ -111,6 +112,7 @@ struct Route {
 static ROUTES: &[Route] = &[
     publish::ROUTE,
     append::ROUTE,
+    opa::ROUTE,
     read::ROUTE,
     query::ROUTE,
     event::ROUTE,

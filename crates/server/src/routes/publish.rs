@@ -7,11 +7,12 @@
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use percent_encoding::percent_decode;
 use precedent_core::cloudevents::{self, Shape};
-use precedent_core::{Append, AttributeValue, Error, Event, Result, wire};
+use precedent_core::{Append, AttributeValue, Error, Event, LogName, Result, wire};
 
 use super::{Answer, HeaderUse, Route, Scope, check_charset, parse, record};
 use crate::body::receive;
 use crate::call::Call;
+use crate::capture;
 use crate::problem::Problem;
 
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -68,7 +69,14 @@ async fn handle(mut call: Call) -> Answer {
         }
     };
     let (events, received) = events;
-    record(&call.app, call.log, Append::new(events), received).await
+    let numbers = capture::numbers(&events);
+    let is_main = call.log == LogName::default();
+    let answer = record(&call.app, call.log, Append::new(events), received).await?;
+    // Gaps stand in the log that capture writes to.
+    if is_main && !numbers.is_empty() {
+        call.app.capture.numbered(&call.app, numbers).await;
+    }
+    Ok(answer)
 }
 
 /// The attributes in `ce-` headers.
