@@ -31,8 +31,8 @@ use crate::commitment::Salt;
 use crate::entry::{DATA_PART, Entry};
 use crate::error::{Error, Result};
 use crate::frame::FORM_EXTENTS;
-use crate::stored::{StoredEvent, StoredPart, put_literal};
 use crate::ids::Position;
+use crate::stored::{StoredEvent, StoredPart, put_literal};
 
 /// Content shorter than this is stored literally and is no source either.
 pub const CONTENT_BYTES_MIN: usize = 1 << 10;

@@ -75,7 +75,6 @@ pub(crate) const FORM_EXTENTS: u8 = 1;
 /// A part's content and salt have been erased.
 pub(crate) const FORM_ERASED: u8 = 2;
 
-
 /// Bytes of a frame around its directory, entries and parts, at most.
 pub const OVERHEAD_BYTES_MAX: usize = HEADER_BYTES + EDGE_BYTES_MAX + END_MARK.len();
 

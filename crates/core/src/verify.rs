@@ -16,8 +16,8 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::extents::{NoSources, Sources};
 use crate::frame::{Chained, Frame};
-use crate::stored::{StoredEvent, StoredPart, check_commitments};
 use crate::ids::{FrameId, Hash, LogId, Position, Time, Version};
+use crate::stored::{StoredEvent, StoredPart, check_commitments};
 use crate::tree::{Tree, leaf_hash};
 
 /// A statement from outside about what the log was: its first `size` events have this root.

@@ -276,7 +276,8 @@ fn use_frame(bytes: &Bytes) {
             black_box(&out);
         }
     }
-    let _ = black_box(frame.reencode(frame.tree().as_ref(), &mut precedent_core::extents::Recent::new(1 << 20)));
+    let _ =
+        black_box(frame.reencode(frame.tree().as_ref(), &mut precedent_core::extents::Recent::new(1 << 20)));
     let _ = black_box(LogState::empty(frame.chained().log).after(&frame));
     let mut verifier = Verifier::new(None);
     verifier.frame(&frame, None);

@@ -9,10 +9,10 @@ use precedent_core::conformance::{Backend, Failure, Fixture, Unable, assert_conf
 use precedent_core::memory::Clock;
 use precedent_core::{LogName, Position, Result, Store, Time};
 
-use crate::reader::FrameReader;
-use crate::segment::EventPlace;
 use crate::io::faults::{FaultyIo, Random};
 use crate::io::{Io, Mode, RealIo};
+use crate::reader::FrameReader;
+use crate::segment::EventPlace;
 use crate::{Access, EmbeddedStore, Options};
 
 /// A file system for the suite.

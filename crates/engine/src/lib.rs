@@ -38,19 +38,19 @@ mod conformance_tests;
 mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
-#[cfg(test)]
-mod pack_tests;
-#[cfg(test)]
-mod packing_beside_tests;
-#[cfg(test)]
-mod pipeline_tests;
 mod index;
 mod io;
 mod log;
 mod look;
 mod meta;
 mod pack;
+#[cfg(test)]
+mod pack_tests;
 mod packer;
+#[cfg(test)]
+mod packing_beside_tests;
+#[cfg(test)]
+mod pipeline_tests;
 mod reader;
 mod recovery;
 mod registers;
@@ -75,8 +75,8 @@ use precedent_core::sequencer::{History, LogState, Prepared, StreamTip, check_co
 use precedent_core::store::{Finding, Progress, Usage, beyond};
 use precedent_core::verify::{Expect, Report};
 use precedent_core::{
-    Append, Appended, Durability, Error, ErrorKind, ExpectedRegister, Head, Limits, LogName, Page, Position,
-    Pending, Query, Read, RecordedEvent, Register, RegisterName, Result, Store, Submitted, Time,
+    Append, Appended, Durability, Error, ErrorKind, ExpectedRegister, Head, Limits, LogName, Page, Pending,
+    Position, Query, Read, RecordedEvent, Register, RegisterName, Result, Store, Submitted, Time,
 };
 
 use crate::io::{Io, LockKind, Mode, RealIo, read_file};
@@ -815,7 +815,8 @@ impl Store for EmbeddedStore {
                 let _files = log.files.read().unwrap_or_else(|p| p.into_inner());
                 looks += 1;
                 let again = !self.settings.writes() && looks < VERIFY_LOOKS_MAX;
-                let report = verify::verify(&self.io, &log.dir, limit, published.size, expect, progress, again)?;
+                let report =
+                    verify::verify(&self.io, &log.dir, limit, published.size, expect, progress, again)?;
                 let Some(report) = report else { continue };
                 // A writer that came in the middle, or came and went, may have been seen at work.
                 let same = !alive() && recovery::highest_mark(&*self.io, &log.dir, log.id) == mark;

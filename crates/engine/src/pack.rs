@@ -186,7 +186,9 @@ fn read_exact(file: &dyn IoFile, offset: u64, len: usize) -> Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     let n = read_full(file, &mut bytes, offset)?;
     if n < len {
-        return Err(Error::damaged(format!("offset {offset}: {len} bytes were expected, the file ends after {n}")));
+        return Err(Error::damaged(format!(
+            "offset {offset}: {len} bytes were expected, the file ends after {n}"
+        )));
     }
     Ok(bytes)
 }
@@ -206,12 +208,14 @@ impl Pack {
     pub(crate) fn read(file: &dyn IoFile, first: u32, last: u32, log: LogId) -> Result<Self> {
         let bytes = file.len()?;
         let bad = |what: &str| Err(Error::damaged(format!("not a whole pack: {what}")));
-        let Some(footer_at) = bytes.checked_sub(FOOTER_BYTES as u64).filter(|at| *at >= HEADER_BYTES as u64) else {
+        let Some(footer_at) = bytes.checked_sub(FOOTER_BYTES as u64).filter(|at| *at >= HEADER_BYTES as u64)
+        else {
             return bad(&format!("{bytes} bytes are less than its header and footer"));
         };
         let header = read_exact(file, 0, HEADER_BYTES)?;
         let footer = read_exact(file, footer_at, FOOTER_BYTES)?;
-        let footer_fits = &footer[..4] == FOOTER_MAGIC && crc32fast::hash(&footer[..108]) == u32_at(&footer, 108);
+        let footer_fits =
+            &footer[..4] == FOOTER_MAGIC && crc32fast::hash(&footer[..108]) == u32_at(&footer, 108);
         if &header[..4] != MAGIC {
             return bad("it does not begin as one");
         }
@@ -296,7 +300,10 @@ impl OpenPack {
             .map_err(|_| Error::damaged("an index that no memory can hold"))?;
         let index = read_exact(&*file, pack.index_at, len)?;
         if crc32fast::hash(&index) != pack.index_crc {
-            return Err(Error::damaged(format!("offset {}: the checksum of the index does not match", pack.index_at)));
+            return Err(Error::damaged(format!(
+                "offset {}: the checksum of the index does not match",
+                pack.index_at
+            )));
         }
         let (edge, rows) = index.split_at(pack.end_position.count_ones() as usize * Hash::LEN);
         let edge = edge.chunks_exact(Hash::LEN).map(|h| Hash::from_slice(h).expect("32 bytes")).collect();
@@ -325,13 +332,17 @@ impl OpenPack {
         let ascends = blocks[0].first_position == pack.first_position
             && blocks.windows(2).all(|w| w[0].first_position < w[1].first_position)
             && blocks.iter().all(|row| row.first_position < pack.end_position)
-            && (groups[0].first_sequence, groups[0].first_position) == (pack.first_sequence, pack.first_position)
+            && (groups[0].first_sequence, groups[0].first_position)
+                == (pack.first_sequence, pack.first_position)
             && groups.windows(2).all(|w| {
                 w[0].first_position < w[1].first_position && w[0].first_sequence < w[1].first_sequence
             })
-            && groups.iter().all(|row| row.first_position < pack.end_position && row.first_sequence < pack.end_sequence);
+            && groups
+                .iter()
+                .all(|row| row.first_position < pack.end_position && row.first_sequence < pack.end_sequence);
         let within = |offset: u64, len: u32| {
-            offset >= HEADER_BYTES as u64 && offset.checked_add(u64::from(len)).is_some_and(|end| end <= pack.index_at)
+            offset >= HEADER_BYTES as u64
+                && offset.checked_add(u64::from(len)).is_some_and(|end| end <= pack.index_at)
         };
         let fits = blocks
             .iter()
@@ -363,7 +374,12 @@ impl OpenPack {
         let end = self.blocks.get(number + 1).map_or(self.pack.end_position, |next| next.first_position);
         self.read_block(&row, end).map_err(|e| {
             let e = if e.kind() == ErrorKind::Damaged { e } else { Error::damaged(e.message().to_owned()) };
-            e.context(format!("block at offset {}, positions {} to {}", row.offset, row.first_position, end - 1))
+            e.context(format!(
+                "block at offset {}, positions {} to {}",
+                row.offset,
+                row.first_position,
+                end - 1
+            ))
         })
     }
 
@@ -377,17 +393,22 @@ impl OpenPack {
         let bytes = zstd::bulk::decompress(&stored, unpacked)
             .map_err(|e| Error::damaged(format!("cannot be unpacked to {unpacked} bytes: {e}")))?;
         if bytes.len() != unpacked {
-            return Err(Error::damaged(format!("unpacks to {} bytes, {unpacked} were expected", bytes.len())));
+            return Err(Error::damaged(format!(
+                "unpacks to {} bytes, {unpacked} were expected",
+                bytes.len()
+            )));
         }
         let count = end_position - row.first_position;
         let bad = || Error::damaged("the events in it do not add up to its length");
-        let rows_end = usize::try_from(count).ok().and_then(|n| n.checked_mul(EVENT_ROW_BYTES)?.checked_add(4));
+        let rows_end =
+            usize::try_from(count).ok().and_then(|n| n.checked_mul(EVENT_ROW_BYTES)?.checked_add(4));
         let rows_end = rows_end.ok_or_else(bad)?;
         if bytes.len() < rows_end || u64::from(u32_at(&bytes, 0)) != count {
             return Err(bad());
         }
         let rows = bytes[4..rows_end].chunks_exact(EVENT_ROW_BYTES);
-        let lens = rows.map(|row| (u64::from(u16::from_le_bytes([row[0], row[1]])), u64::from(u32_at(row, 2))));
+        let lens =
+            rows.map(|row| (u64::from(u16::from_le_bytes([row[0], row[1]])), u64::from(u32_at(row, 2))));
         let entries: u64 = lens.clone().map(|(entry, _)| entry).sum();
         let mut at = (rows_end as u64, rows_end as u64 + entries);
         let entries_end = at.1;
@@ -540,7 +561,10 @@ impl PackFrames {
         if index == self.group.frames.len() {
             let group = self.pack.group(self.pack.group_of(self.next))?;
             if group.previous != self.previous {
-                return Err(Error::damaged(format!("frame {} does not follow the frame before it", self.next)));
+                return Err(Error::damaged(format!(
+                    "frame {} does not follow the frame before it",
+                    self.next
+                )));
             }
             self.group = group;
             index = 0;
@@ -554,7 +578,10 @@ impl PackFrames {
             }
             builder.push_stored(&event.entry, &event.parts);
             if builder.len_max() > FRAME_BYTES_MAX {
-                return Err(Error::damaged(format!("frame {} would be larger than a frame can be", packed.sequence)));
+                return Err(Error::damaged(format!(
+                    "frame {} would be larger than a frame can be",
+                    packed.sequence
+                )));
             }
         }
         if index == 0 && self.tree.as_ref().is_some_and(|tree| *tree != self.group.tree) {

@@ -60,7 +60,11 @@ fn filled(packed: bool) -> FaultyIo {
                 .unwrap();
         }
     };
-    if packed { packing(fill) } else { fill() }
+    if packed {
+        packing(fill)
+    } else {
+        fill()
+    }
     io
 }
 
@@ -226,7 +230,10 @@ fn a_damaged_segment_is_never_packed_and_says_so() {
         append(&store, vec![event("next", vec![1; 5_000])]).unwrap();
         append(&store, vec![event("more", vec![1; 5_000])]).unwrap();
         let findings = block_on(store.examine(&LogName::default())).unwrap().1;
-        assert!(findings.iter().any(|f| f.code == "packing_failed" && f.message.contains("00000002")), "{findings:?}");
+        assert!(
+            findings.iter().any(|f| f.code == "packing_failed" && f.message.contains("00000002")),
+            "{findings:?}"
+        );
         assert!(!verify(&store).is_ok());
     });
     assert_eq!(io.content(&path).unwrap(), content);
@@ -277,7 +284,11 @@ fn a_decompression_bomb_in_a_pack_is_refused_without_being_unpacked() {
     // More than any block holds is not even tried.
     io.set_content(&path, with_block(&content, &bomb, 256 << 20));
     let report = verify(&packing(|| open(&io)).unwrap());
-    assert!(report.problems.iter().any(|p| p.message.contains("contradicts itself")), "{:?}", report.problems);
+    assert!(
+        report.problems.iter().any(|p| p.message.contains("contradicts itself")),
+        "{:?}",
+        report.problems
+    );
 }
 
 /// Builds a log frame by frame, its parts put together by hand, with everything else as it should be.
@@ -287,7 +298,13 @@ struct Forger {
 }
 
 impl Forger {
-    fn event(&mut self, id: &str, person: Option<&str>, content: &[u8], stored: impl FnOnce(&Salt) -> Vec<u8>) {
+    fn event(
+        &mut self,
+        id: &str,
+        person: Option<&str>,
+        content: &[u8],
+        stored: impl FnOnce(&Salt) -> Vec<u8>,
+    ) {
         let salt = Salt([7; 32]);
         let mut event = Event::builder("s", id, "t.happened");
         if let Some(person) = person {
@@ -355,7 +372,12 @@ fn extents_that_lie_hide_their_event_and_nothing_else_and_are_named() {
         ("out of range", None, Box::new(|salt| extent(1_000 - 500, 2, 120)(salt)), ""),
         ("behind the end", None, Box::new(|salt| extent(500, 1, 0)(salt)), "are there"),
         ("another person", Some("p1"), Box::new(|salt| extent(500, 2, 0)(salt)), "another scope"),
-        ("a longer list", None, Box::new(|salt| [extent(500, 2, 0)(salt), vec![0]].concat()), "behind the parts"),
+        (
+            "a longer list",
+            None,
+            Box::new(|salt| [extent(500, 2, 0)(salt), vec![0]].concat()),
+            "behind the parts",
+        ),
     ];
     for (what, person, stored, says) in cases {
         let io = FaultyIo::default();

@@ -201,8 +201,9 @@ impl<'a> Checked<'a> {
             }
             // The first frame of a segment and of a pack carries the edge.
             None => {
-                self.tree =
-                    Some(frame.tree().ok_or_else(|| named(Error::damaged("carries no right edge of the tree")))?);
+                self.tree = Some(
+                    frame.tree().ok_or_else(|| named(Error::damaged("carries no right edge of the tree")))?,
+                );
             }
         }
         let tree = self.tree.as_ref().expect("it was just made");

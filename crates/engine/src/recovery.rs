@@ -55,12 +55,7 @@ pub(crate) struct Tail {
 
 /// Reads a log's segments as far as needed to know where it ends. `limit`: frames from this number on are
 /// not looked at, because a writer is at work on them.
-pub(crate) fn find_tail(
-    segments: &Segments,
-    units: &[Unit],
-    log: LogId,
-    limit: Option<u64>,
-) -> Result<Tail> {
+pub(crate) fn find_tail(segments: &Segments, units: &[Unit], log: LogId, limit: Option<u64>) -> Result<Tail> {
     let mut damage: Option<Error> = None;
     let mut tail = Tail {
         segment: 0,
@@ -491,9 +486,7 @@ pub(crate) fn load_state(segments: &Segments, log: LogId, tail: &Tail) -> Result
     for sequence in (0..tail.frames).rev() {
         let place = segments.frame_number(sequence)?.filter(|place| place.sequence == sequence);
         let place = place.ok_or_else(|| Error::damaged(format!("frame {sequence} cannot be read")))?;
-        let named = |e: Error| {
-            e.context(format!("frame {sequence}, {}", place.shown(segments)))
-        };
+        let named = |e: Error| e.context(format!("frame {sequence}, {}", place.shown(segments)));
         if let Some(pack) = place.pack.as_ref().filter(|_| sequence + 1 == tail.frames) {
             // Its index has the edge after its last frame, whatever group that is in.
             state.tree = segments.open_pack(pack).map_err(named)?.tree.clone();

@@ -17,9 +17,9 @@ use std::sync::{Arc, Mutex, RwLock};
 use precedent_core::frame::{Chained, FRAME_BYTES_MAX, FrameHeader, SECTOR_BYTES, is_zero, padded};
 use precedent_core::{Error, ErrorKind, LogId, Result};
 
-use crate::reader::Spare;
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
 use crate::pack::{self, Block, OpenPack, Pack};
+use crate::reader::Spare;
 
 /// Sealed segments whose files are kept open, and whose maps are kept in memory.
 const CACHED_SEGMENTS: usize = 32;
@@ -408,7 +408,8 @@ impl Segments {
         let held = pack.first_segment..=pack.last_segment;
         let mut starts = self.starts.write().unwrap_or_else(|p| p.into_inner());
         // Somebody had an old list: what it was merged into is known already.
-        let wider = |p: &Arc<Pack>| p.first_segment <= pack.first_segment && pack.last_segment <= p.last_segment;
+        let wider =
+            |p: &Arc<Pack>| p.first_segment <= pack.first_segment && pack.last_segment <= p.last_segment;
         if starts.iter().filter_map(|s| s.pack.as_ref()).any(wider) {
             return;
         }
@@ -501,7 +502,8 @@ impl Segments {
             }
         }
         for pack in found? {
-            let (last, end_position, end_sequence) = (pack.last_segment, pack.end_position, pack.end_sequence);
+            let (last, end_position, end_sequence) =
+                (pack.last_segment, pack.end_position, pack.end_sequence);
             self.put_pack(pack);
             if last >= self.active_end().0 {
                 self.start_segment(SegmentMap::new(last + 1, end_position, end_sequence));

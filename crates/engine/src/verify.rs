@@ -11,9 +11,9 @@ use precedent_core::{Error, ErrorKind, LogId, Position, Result};
 
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
 use crate::meta::{CLEAN_FILE, LogMeta, Mark};
-use crate::recovery::{claims, read_whole};
 use crate::pack::{Block, OpenPack, Pack};
 use crate::reader::SourceReader;
+use crate::recovery::{claims, read_whole};
 use crate::segment::{SegmentMap, Segments, Step, Unit, step};
 
 /// Verifies the log in `dir`. Frames from number `limit` on are left out: a writer is at work on them. If a file
@@ -57,8 +57,15 @@ pub(crate) fn verify(
     // What events refer to is looked up in what has been seen so far, by headers and never by a saved map.
     let log = id.or_else(|| units.first().and_then(|unit| log_of(&**io, dir, unit)));
     let seen = Segments::new(io.clone(), dir.to_owned(), log.unwrap_or(LogId([0; 16])), false).without_maps();
-    let mut reading =
-        Reading { seen: &seen, sources: SourceReader::new(&seen), id, limit, size, verifier: &mut verifier, progress };
+    let mut reading = Reading {
+        seen: &seen,
+        sources: SourceReader::new(&seen),
+        id,
+        limit,
+        size,
+        verifier: &mut verifier,
+        progress,
+    };
     for (index, unit) in units.iter().enumerate() {
         let path = dir.join(unit.file_name());
         let is_last = index + 1 == units.len();

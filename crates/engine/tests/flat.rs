@@ -48,7 +48,8 @@ fn memory_and_open_files_stay_flat_while_a_log_grows() {
                     let bytes = (state ^ (state >> 29)).to_le_bytes();
                     chunk.copy_from_slice(&bytes[..chunk.len()]);
                 }
-                let event = Event::builder("urn:test", number.to_string(), format!("t{}.happened", number % 7));
+                let event =
+                    Event::builder("urn:test", number.to_string(), format!("t{}.happened", number % 7));
                 event.stream(format!("stream/{}", number % 500)).data(data).build().unwrap()
             });
             done(store.append(&name, Append::new(events)));
