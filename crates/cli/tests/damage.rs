@@ -8,12 +8,12 @@ use common::Place;
 
 const SECTOR: usize = 512;
 
-/// A log with events of many sizes, with zeros and without data, in several frames.
+/// A log with events of many sizes, with zeros and without data, in several frames: so small that it is not packed.
 fn a_log(place: &Place) -> (PathBuf, Vec<u8>) {
     for batch in 0..6 {
         let mut lines = String::new();
         for n in 0..8 {
-            let text = "z".repeat(n * n * 40 * (1 + batch));
+            let text = "z".repeat(n * n * 6 * (1 + batch));
             let id = batch * 100 + n;
             lines.push_str(&format!(
                 r#"{{"specversion":"1.0","id":"{id}","source":"urn:test","type":"test.happened","subject":"s{n}","data":{{"text":"{text}"}}}}"#

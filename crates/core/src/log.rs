@@ -136,7 +136,7 @@ impl Log {
     ///         pending.pop_front().map(|oldest| oldest.wait()).transpose()?;
     ///     }
     /// }
-    /// for (at, left) in (96..).zip(pending) {
+    /// for (at, left) in (97..).zip(pending) {
     ///     assert_eq!(left.wait()?.events[0].position.0, at);
     /// }
     /// # Ok::<(), precedent_core::Error>(())
