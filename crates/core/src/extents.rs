@@ -638,7 +638,14 @@ fn limit(found: &mut Vec<Match>) {
     if found.len() > CONSIDERED_MAX {
         let mut lens: Vec<usize> = found.iter().map(|one| one.len).collect();
         lens.sort_unstable_by(|a, b| b.cmp(a));
-        found.retain(|one| one.len > lens[CONSIDERED_MAX]);
+        let least = lens[CONSIDERED_MAX - 1];
+        // Of those that are as short as the shortest kept, the first.
+        let mut equal = lens[..CONSIDERED_MAX].iter().filter(|len| **len == least).count();
+        found.retain(|one| {
+            let keeps = one.len > least || (one.len == least && equal > 0);
+            equal -= usize::from(keeps && one.len == least);
+            keeps
+        });
     }
     // For each match the number of its source, and for each source how many matches it has.
     let mut numbers = HashMap::new();
@@ -665,8 +672,13 @@ fn limit(found: &mut Vec<Match>) {
             left[sources[end]] -= 1;
             freed += usize::from(left[sources[end]] == 0);
             let extents = found.len() - (end + 1 - begin);
-            let price = bytes as f64 / (freed as f64 - 1.0);
-            if freed > 1 && counts.len() - freed <= SOURCES_MAX && extents <= EXTENTS_MAX && price < best.0 {
+            // Where only the extents are too many, no source has to be freed.
+            let price = match counts.len() > SOURCES_MAX {
+                true if freed < 2 => continue,
+                true => bytes as f64 / (freed as f64 - 1.0),
+                false => bytes as f64,
+            };
+            if counts.len() - freed <= SOURCES_MAX && extents <= EXTENTS_MAX && price < best.0 {
                 best = (price, begin..end + 1);
             }
         }
@@ -772,6 +784,22 @@ mod tests {
         edited.extend_from_slice(&first[20_500..]);
         let stored = contents.put(None, &edited);
         assert!(stored < 3_000, "{stored} bytes for an edit of 340");
+    }
+
+    #[test]
+    fn more_edits_than_there_can_be_extents_are_stored_again_and_the_rest_is_not() {
+        for (edits, apart) in [(70, 1_000), (400, 1_000)] {
+            let mut contents = Contents::new();
+            let first = noise(1, edits * apart);
+            contents.put(None, &first);
+            let mut edited = first.clone();
+            for at in (0..edits).map(|i| i * apart + 500) {
+                edited[at..at + 8].copy_from_slice(b"an edit!");
+            }
+            let stored = contents.put(None, &edited);
+            let kept = (EXTENTS_MAX - 1) * (apart - 100);
+            assert!(stored < edited.len() - kept, "{stored} bytes for {edits} edits");
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Chunk {
 }
 
 /// Memory of chunks that were read ahead, to be used again once no event is left that lies in it: memory that is new
-/// is zeroed before it is read into, and that takes about as long as the reading.
+/// is zeroed before it is read into.
 #[derive(Default)]
 pub(crate) struct Spare(Mutex<Vec<Bytes>>);
 

@@ -203,7 +203,7 @@ impl Reading<'_> {
             let group = match open.group(number) {
                 Ok(group) => group,
                 Err(error) => {
-                    // Its frames are not known, its events can be read all the same, and are.
+                    // Where its frames begin and end is not known, so there is nothing to hold its events against.
                     self.verifier.unreadable(Some(place.clone()), error.to_string());
                     let (sequence, position) = open.group_end(number);
                     self.verifier.skip_to(sequence, position);

@@ -177,16 +177,15 @@ impl Plan {
         let wanted = |group: &str, name: &str| {
             args.workload.is_empty() || args.workload.iter().any(|wanted| wanted == group || wanted == name)
         };
-        for name in &args.workload {
-            let mut known = Appends::ALL.iter().map(|w| w.name());
-            let is_read = Reads::ALL.iter().any(|w| w.name() == name);
-            if !["appends", "reads", PACKING].contains(&name.as_str())
-                && !is_read
-                && !known.any(|w| w == *name)
-            {
-                return Err(Failure::new(format!("there is no workload '{name}'"))
-                    .hint("'precedent bench --help' lists them"));
-            }
+        let appends = Appends::ALL.iter().map(|w| w.name());
+        let reads = Reads::ALL.iter().map(|w| w.name().to_owned());
+        let groups = ["appends", "reads", PACKING].map(str::to_owned);
+        let known: Vec<String> = groups.into_iter().chain(appends).chain(reads).collect();
+        if let Some(name) = args.workload.iter().find(|name| !known.contains(name)) {
+            let known = known.join("', '");
+            return Err(
+                Failure::new(format!("there is no workload '{name}'")).hint(format!("there are '{known}'"))
+            );
         }
         let systems = [System::Precedent.name(), System::Server.name()];
         if let Some(name) = args.system.iter().find(|name| !systems.contains(&name.as_str())) {
