@@ -107,7 +107,8 @@ fn maintain(log: &Arc<Log>, shared: &Shared) {
 }
 
 /// Lets packing go on at once while nothing is appended, and a part of the time while something is: it takes
-/// processor time and memory bandwidth that whoever appends would miss. Index runs are written in between.
+/// processor time and memory bandwidth that whoever appends would miss. Index runs are written and
+/// merged in between.
 fn pace<'p>(log: &'p Log, shared: &'p Shared) -> impl Fn() -> bool + 'p {
     let index = log.index();
     let since = Cell::new(Instant::now());
@@ -118,8 +119,10 @@ fn pace<'p>(log: &'p Log, shared: &'p Shared) -> impl Fn() -> bool + 'p {
         }
         let worked = since.get().elapsed();
         if worked >= SPELL {
-            // Whoever appends would have to write the runs itself if they waited until all is packed.
+            // Whoever appends would have to write the runs itself if they waited until all is packed, and those
+            // that are not merged keep a file open each.
             while index.flush_one() {}
+            while index.merge_once() {}
             if size.replace(log.recorded_size()) != log.recorded_size() {
                 std::thread::sleep((worked * WAIT_SPELLS).min(10 * SPELL));
             }
