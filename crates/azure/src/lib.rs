@@ -1,0 +1,16 @@
+//! The stores of Precedent on Azure.
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | `remote` | what a service has to be able to do so that a log can be kept in it |
+//! | `credentials` | who we are to Azure |
+//! | `cloud` | where its services are |
+//! | `packing` | the bytes of a frame in an item |
+//!
+//! The protocol of a log (commit, settling, catching up, documents) is written once, over [`remote::Remote`]. Each
+//! service is native behind that: they share credentials, packing and the mapping of errors, no more.
+
+pub mod cloud;
+pub mod credentials;
+pub mod packing;
+pub mod remote;
