@@ -249,6 +249,22 @@ impl FrameHeader {
         self.has_edge
     }
 
+    /// Bytes from the frame's start through the tree's edge: what [`Self::tree`] is made of.
+    pub fn edge_end(&self) -> usize {
+        HEADER_BYTES + self.edge_len()
+    }
+
+    /// The tree after this frame from its first [`Self::edge_end`] bytes alone, if the frame carries its edge and that
+    /// is the edge of a tree with the root in the header.
+    pub fn tree(&self, bytes: &[u8]) -> Option<Tree> {
+        let mut edge = bytes.get(HEADER_BYTES..self.edge_end()).filter(|_| self.has_edge)?.to_vec();
+        if self.mask != [0; 8] {
+            self.unmask(&mut edge, HEADER_BYTES);
+        }
+        let edge = edge.chunks_exact(Hash::LEN).map(|h| Hash::from_slice(h).expect("32 bytes")).collect();
+        Tree::from_edge(self.chained.tree_size(), edge).filter(|tree| tree.root() == self.chained.root)
+    }
+
     fn edge_len(&self) -> usize {
         if self.has_edge { self.chained.tree_size().count_ones() as usize * Hash::LEN } else { 0 }
     }
@@ -472,6 +488,17 @@ impl Frame {
             }
         }
         Frame::decode(builder.encode(self.chained(), None).into())
+    }
+
+    /// The same frame with its content stored exactly as it is here, extents included: with the tree's edge, which
+    /// must be that of the tree after it, or without.
+    pub fn with_edge(&self, edge: Option<&Tree>) -> Result<Vec<u8>> {
+        let mut builder = FrameBuilder::default();
+        for index in 0..self.len() {
+            let event = self.event(index)?;
+            builder.push_stored(&event.entry, &event.parts);
+        }
+        Ok(builder.encode(self.chained(), edge))
     }
 
     /// The same frame, its content held against what `recent` remembers: as it is stored in another log. With the tree's

@@ -14,7 +14,7 @@ use futures_util::future::{BoxFuture, FutureExt};
 use crate::drafts::Drafts;
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::extents::Recent;
-use crate::frame::Frame;
+use crate::frame::{Chained, Frame};
 use crate::ids::{FrameId, LogId, LogName, Position, Time};
 use crate::limits::{Durability, Limits};
 use crate::log::Pending;
@@ -205,7 +205,7 @@ impl LogData {
         if let Some(ours) = usize::try_from(frame.chained().sequence).ok().and_then(|n| self.frames.get(n)) {
             return match ours.chained() == frame.chained() {
                 true => Ok(()),
-                false => Err(forked(&self.state, &frame)),
+                false => Err(forked(&self.state, frame.chained())),
             };
         }
         if !self.copy {
@@ -244,12 +244,9 @@ impl LogData {
 }
 
 /// The error for a frame that is not the one the log has at its place.
-pub fn forked(state: &LogState, frame: &Frame) -> Error {
-    let message = format!(
-        "log {} holds another frame {} than the one to be copied",
-        state.log,
-        frame.chained().sequence
-    );
+pub fn forked(state: &LogState, chained: &Chained) -> Error {
+    let message =
+        format!("log {} holds another frame {} than the one to be copied", state.log, chained.sequence);
     Error::new(ErrorKind::LogForked, message)
 }
 

@@ -85,7 +85,45 @@ impl LogState {
     /// `log_forked` if the frame belongs to another history; `damaged` if it contradicts itself.
     pub fn after(&self, frame: &Frame) -> Result<Self> {
         let chained = frame.chained();
-        let name = |what: &str| format!("frame {} of log {}: {what}", chained.sequence, chained.log);
+        self.check_link(chained)?;
+        let mut state = Self { log: chained.log, ..self.clone() };
+        for index in 0..frame.len() {
+            let entry = frame.event(index)?.entry;
+            let decoded = crate::entry::Entry::decode(&entry)?;
+            state.last_time = state.last_time.max(decoded.recorded);
+            state.tree.push(leaf_hash(&entry));
+        }
+        if state.tree.root() != chained.root {
+            return Err(Error::damaged(named(chained, "its root does not match its entries")));
+        }
+        state.next_sequence += 1;
+        state.last_frame = chained.hash();
+        Ok(state)
+    }
+
+    /// The state after a frame of which nothing but its header and the tree's edge can be read. What its events were, and
+    /// when they were recorded, is not known; that it is the next frame of this log is checked, and that `tree` has the
+    /// root in its header.
+    ///
+    /// # Errors
+    /// As [`Self::after`].
+    pub fn past(&self, chained: &Chained, tree: Tree) -> Result<Self> {
+        self.check_link(chained)?;
+        if tree.size() != chained.tree_size() || tree.root() != chained.root {
+            return Err(Error::damaged(named(chained, "the right edge beside it is not that of its root")));
+        }
+        Ok(Self {
+            log: chained.log,
+            next_sequence: self.next_sequence + 1,
+            tree,
+            last_frame: chained.hash(),
+            last_time: self.last_time,
+        })
+    }
+
+    /// Whether a frame is the next one of this log, as far as its header says.
+    fn check_link(&self, chained: &Chained) -> Result<()> {
+        let name = |what: &str| named(chained, what);
         if self.next_sequence > 0 && chained.log != self.log {
             return Err(Error::new(ErrorKind::LogForked, name(&format!("this log is {}", self.log))));
         }
@@ -100,24 +138,16 @@ impl LogState {
         if chained.previous != self.last_frame {
             return Err(Error::new(ErrorKind::LogForked, name("does not follow the frame before it")));
         }
-        let mut state = Self { log: chained.log, ..self.clone() };
-        for index in 0..frame.len() {
-            let entry = frame.event(index)?.entry;
-            let decoded = crate::entry::Entry::decode(&entry)?;
-            state.last_time = state.last_time.max(decoded.recorded);
-            state.tree.push(leaf_hash(&entry));
-        }
-        if state.tree.root() != chained.root {
-            return Err(Error::damaged(name("its root does not match its entries")));
-        }
-        state.next_sequence += 1;
-        state.last_frame = chained.hash();
-        Ok(state)
+        Ok(())
     }
 }
 
+fn named(chained: &Chained, what: &str) -> String {
+    format!("frame {} of log {}: {what}", chained.sequence, chained.log)
+}
+
 /// An event ready to be given a position.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PreparedEvent {
     event: Event,
     key_hash: u64,
@@ -127,15 +157,16 @@ struct PreparedEvent {
 }
 
 /// Data with its salt, and where in it repeats can be found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct PreparedPart {
     salt: Salt,
     content: Bytes,
     anchors: Vec<Anchor>,
 }
 
-/// An append that is within the limits, its commitments computed.
-#[derive(Debug)]
+/// An append that is within the limits, its commitments computed. A clone has the same salts and commitments: it is for
+/// those whose frame can lose a race, and is then drafted again.
+#[derive(Debug, Clone)]
 pub struct Prepared {
     events: Vec<PreparedEvent>,
     conditions: Vec<Condition>,
@@ -656,6 +687,17 @@ pub fn check_copied(frame: &Frame, state: &LogState, history: &dyn History) -> R
         }
     }
     Ok(())
+}
+
+/// The event by which a log records that a clock was accepted although it is off: `last` is when the log's last event
+/// was recorded.
+pub fn clock_accepted(now: Time, last: Time, limits: &Limits) -> Result<Prepared> {
+    let event =
+        Event::builder("urn:precedent:log", FrameId::random().to_string(), "~precedent.clock.accepted")
+            .datacontenttype("application/json")
+            .data(format!(r#"{{"clock":"{now}","lastrecorded":"{last}"}}"#))
+            .build()?;
+    Prepared::internal(event, limits)
 }
 
 /// Checks the writer's clock against the log: [`ErrorKind::Clock`] if it is behind the last event by more

@@ -8,7 +8,8 @@ use crate::commitment::{self, Salt};
 use crate::entry::{Content, DATA_PART, Entry, Outline, Part};
 use crate::error::{Error, ErrorKind, Result};
 use crate::extents::{self, NoSources, Piece, Sources};
-use crate::frame::{FORM_ERASED, FORM_EXTENTS, FORM_LITERAL, FRAME_BYTES_MAX};
+use crate::frame::{FORM_ERASED, FORM_EXTENTS, FORM_LITERAL, FRAME_BYTES_MAX, Frame};
+use crate::ids::Position;
 use crate::store::RecordedEvent;
 
 /// Where the content of a literal part begins: behind its form and its salt.
@@ -130,6 +131,26 @@ impl StoredEvent {
         })
     }
 
+    /// The bytes that stand literally with this event, of the part with this name: what [`Sources::literals`] answers.
+    ///
+    /// # Errors
+    /// `damaged` if there is no such part, or it belongs to another scope.
+    pub fn literal_of(&self, part: &str, scope: Option<&str>) -> Result<Bytes> {
+        let entry = Entry::decode(&self.entry)?;
+        let mut found = None;
+        self.literals(&entry, |name, of, literal| {
+            if name == part && found.is_none() {
+                found = Some((of == scope, literal));
+            }
+            Ok(())
+        })?;
+        match found {
+            Some((true, literal)) => Ok(literal),
+            Some((false, _)) => Err(Error::damaged(format!("its {part} belongs to another scope"))),
+            None => Err(Error::damaged(format!("it has no {part}"))),
+        }
+    }
+
     /// The pieces and the literal bytes of every part, in the order of the entry; an erased one has none.
     pub(crate) fn pieces(
         &self,
@@ -203,6 +224,27 @@ impl StoredEvent {
             }
         }
         Ok(Self { entry: self.entry.clone(), parts: parts.into() })
+    }
+}
+
+/// What the events of a frame refer to, when the log ends before it: earlier events of the frame, and those that
+/// `before` finds.
+pub struct WithFrame<'a> {
+    /// The frame.
+    pub frame: &'a Frame,
+    /// Where the literal bytes of the log before it are found.
+    pub before: &'a mut dyn Sources,
+}
+
+impl Sources for WithFrame<'_> {
+    fn literals(&mut self, position: Position, part: &str, scope: Option<&str>) -> Result<Bytes> {
+        match position.0.checked_sub(self.frame.chained().first.0) {
+            None => self.before.literals(position, part, scope),
+            Some(index) if index < self.frame.len() as u64 => {
+                self.frame.event(index as usize)?.literal_of(part, scope)
+            }
+            Some(_) => Err(Error::damaged(format!("there is no event at position {position} yet"))),
+        }
     }
 }
 

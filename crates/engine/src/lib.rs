@@ -28,6 +28,7 @@
 //! | `verify` | every byte of the files, trusting nothing |
 //! | `registers` | small values with compare-and-swap |
 //! | `meta` | the small files |
+//! | `mirror` | a log that is kept elsewhere, held in a directory as well |
 //!
 //! Invariants: a frame is written only after the sync of the one before it; nothing is published or answered
 //! before its sync; whatever is derived is checked before it is believed, and can be deleted.
@@ -43,6 +44,7 @@ mod io;
 mod log;
 mod look;
 mod meta;
+mod mirror;
 mod pack;
 #[cfg(test)]
 mod pack_tests;
@@ -75,14 +77,16 @@ use precedent_core::sequencer::{History, LogState, Prepared, StreamTip, check_co
 use precedent_core::store::{Finding, Progress, Usage, beyond};
 use precedent_core::verify::{Expect, Report};
 use precedent_core::{
-    Append, Appended, Durability, Error, ErrorKind, ExpectedRegister, Head, Limits, LogName, Page, Pending,
-    Position, Query, Read, RecordedEvent, Register, RegisterName, Result, Store, Submitted, Time,
+    Append, Appended, Durability, Error, ErrorKind, ExpectedRegister, Head, Limits, LogId, LogName, Page,
+    Pending, Position, Query, Read, RecordedEvent, Register, RegisterName, Result, Store, Submitted, Time,
 };
 
 use crate::io::{Io, LockKind, Mode, RealIo, read_file};
 use crate::log::{Job, Log, closed};
 use crate::meta::LogMeta;
 use crate::registers::Registers;
+
+pub use crate::mirror::{Hole, Mirror, MirrorHistory, MirrorOptions, Mirrored};
 
 /// Whether a store is opened to be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -779,7 +783,14 @@ impl Store for EmbeddedStore {
     fn put_frames<'a>(&'a self, log: &'a LogName, frames: Vec<Frame>) -> BoxFuture<'a, Result<Head>> {
         async move {
             let Some(first) = frames.first().cloned() else { return self.fresh_log(log)?.head() };
-            let target = || self.copy_target(log, &first);
+            let target = || {
+                self.copy_target(log, first.chained().log, || {
+                    first.check()?;
+                    let empty = LogState::empty(first.chained().log);
+                    empty.after(&first)?;
+                    check_copied(&first, &empty, &Nothing)
+                })
+            };
             self.submit(log, |answer| Job::PutFrames(frames, answer), target, false)?.await?;
             self.fresh_log(log)?.head()
         }
@@ -862,18 +873,16 @@ impl Store for EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// The log that frames of a copy go to: one that does not exist yet becomes a copy with the id of the original.
-    fn copy_target(&self, name: &LogName, first: &Frame) -> Result<Arc<Log>> {
+    /// The log that frames of a copy go to: one that does not exist yet becomes a copy with the id of the original,
+    /// if its first frame is what it has to be.
+    fn copy_target(&self, name: &LogName, id: LogId, check: impl Fn() -> Result<()>) -> Result<Arc<Log>> {
         let exists = |log: &Log| log.exists.load(std::sync::atomic::Ordering::Acquire);
         let log = self.log(name)?;
         if exists(&log) || !self.settings.writes() {
             return Ok(log);
         }
         // A frame that is refused makes no log.
-        first.check()?;
-        let empty = LogState::empty(first.chained().log);
-        empty.after(first)?;
-        check_copied(first, &empty, &Nothing)?;
+        check()?;
         let slot = self.slot(name)?;
         let mut slot = lock(&slot);
         match &*slot {
@@ -889,7 +898,7 @@ impl EmbeddedStore {
         let dir = self.log_dir(name);
         if LogMeta::read(&*self.io, &dir)?.is_none() {
             self.io.create_dir_all(&dir)?;
-            LogMeta { id: first.chained().log, copy: true }.write(&*self.io, &dir)?;
+            LogMeta { id, copy: true }.write(&*self.io, &dir)?;
             self.io.sync_dir(&self.path.join("logs"))?;
         }
         let log = self.open_log(name)?;

@@ -18,7 +18,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 
 use futures_channel::oneshot;
 use precedent_core::entry::Entry;
-use precedent_core::frame::Frame;
+use precedent_core::frame::{Chained, Frame};
 use precedent_core::sequencer::{LogState, Prepared};
 use precedent_core::store::{Finding, Severity, Usage, beyond};
 use precedent_core::{
@@ -33,6 +33,7 @@ use crate::index::run::BadRun;
 use crate::io::{Io, Mode};
 use crate::look::look;
 use crate::meta::{LogMeta, Mark, PUBLISHED_FILE};
+use crate::mirror::Mirrored;
 use crate::reader::FrameReader;
 use crate::recovery::{self, Tail};
 use crate::segment::Segments;
@@ -68,7 +69,10 @@ pub(crate) struct Published {
 /// Something for the writer to do.
 pub(crate) enum Job {
     Append(Prepared, Answer),
+    /// Frames of the original of a copy, all their content literal.
     PutFrames(Vec<Frame>, oneshot::Sender<Result<()>>),
+    /// Frames of a log that is kept elsewhere, as they are stored there.
+    Mirror(Vec<Mirrored>, oneshot::Sender<Result<()>>),
     Promote(oneshot::Sender<Result<()>>),
 }
 
@@ -116,6 +120,12 @@ struct Seed {
     offset: u64,
     /// Whether there is something to leave in good order even if nothing is appended.
     unfinished: bool,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Log({})", self.dir.display())
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -545,6 +555,14 @@ impl Log {
             }
         }
         Ok(frames)
+    }
+
+    /// The chained part of a frame's header.
+    pub(crate) fn chained(&self, sequence: u64) -> Result<Chained> {
+        let named = |e: Error| e.context(format!("frame {sequence}"));
+        let place = self.segments.frame_number(sequence)?.filter(|place| place.sequence == sequence);
+        let place = place.ok_or_else(|| named(Error::damaged("cannot be read")))?;
+        FrameReader::new(&self.segments, false).chained(&place).map_err(named)
     }
 
     /// How large the log is, and what is to be said about it.

@@ -5,9 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
-use precedent_core::entry::Entry;
 use precedent_core::extents::Sources;
-use precedent_core::frame::{Directory, Frame, FrameHeader, HEADER_BYTES, Place, StoredEvent};
+use precedent_core::frame::{Chained, Directory, Frame, FrameHeader, HEADER_BYTES, Place, StoredEvent};
 use precedent_core::{Error, ErrorKind, Position, RecordedEvent, Result};
 
 use crate::io::{IoFile, read_full};
@@ -63,22 +62,7 @@ impl Sources for SourceReader<'_> {
         if let Some(literal) = self.found.get(&key) {
             return Ok(literal.clone());
         }
-        let stored = self.events.event(position)?;
-        let entry = Entry::decode(&stored.entry)?;
-        let mut found = None;
-        stored.literals(&entry, |name, of, literal| {
-            if name == part && found.is_none() {
-                found = Some((of == scope, literal));
-            }
-            Ok(())
-        })?;
-        let literal = match found {
-            Some((true, literal)) => literal,
-            Some((false, _)) => {
-                return Err(Error::damaged(format!("its {part} belongs to another scope")));
-            }
-            None => return Err(Error::damaged(format!("it has no {part}"))),
-        };
+        let literal = self.events.event(position)?.literal_of(part, scope)?;
         // A copy: the bytes read around it are let go.
         let literal = Bytes::copy_from_slice(&literal);
         if self.bytes + literal.len() > SOURCE_BYTES_MAX {
@@ -369,6 +353,16 @@ impl<'a> FrameReader<'a> {
         let bytes = chunk.get(place.segment, offset, len);
         *held = Some(chunk);
         bytes.ok_or_else(|| Error::damaged("a range that does not hold the event it was read for"))
+    }
+
+    /// The chained part of a frame's header, which can be read of a frame whose body is damaged too.
+    pub(crate) fn chained(&mut self, place: &FramePlace) -> Result<Chained> {
+        if place.pack.is_none()
+            && let Ok(start) = self.bytes(place, 0, HEADER_BYTES)
+        {
+            return Ok(FrameHeader::decode(&start)?.chained);
+        }
+        Ok(self.frame(place)?.chained().clone())
     }
 
     /// A whole frame.

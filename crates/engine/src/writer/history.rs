@@ -12,9 +12,9 @@ use crate::reader::FrameReader;
 use crate::recovery;
 
 /// The log up to `size` events. What has been drafted behind them, [`Drafts`] knows.
-pub(super) struct Recorded<'a> {
-    pub(super) log: &'a Log,
-    pub(super) size: u64,
+pub(crate) struct Recorded<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) size: u64,
 }
 
 impl Recorded<'_> {

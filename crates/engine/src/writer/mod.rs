@@ -34,7 +34,7 @@
 
 mod background;
 mod device;
-mod history;
+pub(crate) mod history;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,15 +43,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use precedent_core::drafts::Drafts;
 use precedent_core::entry::Entry;
 use precedent_core::extents::Recent;
-use precedent_core::frame::{FRAME_BYTES_MAX, Frame, FrameBuilder, padded};
+use precedent_core::frame::{Chained, FRAME_BYTES_MAX, Frame, FrameBuilder, padded};
 use precedent_core::memory::{forked, is_copy, no_log};
 use precedent_core::sequencer::{
-    Draft, DraftedFrame, LogState, Prepared, StreamTip, check_clock, check_copied,
+    Draft, DraftedFrame, LogState, Prepared, StreamTip, check_clock, check_copied, clock_accepted,
 };
+use precedent_core::stored::WithFrame;
 use precedent_core::tree::leaf_hash;
-use precedent_core::{
-    Appended, Error, ErrorKind, Event, FrameId, Hash, Limits, Position, Receipt, Result, Time,
-};
+use precedent_core::{Appended, Error, ErrorKind, FrameId, Hash, Position, Receipt, Result};
 
 use self::background::{Background, while_closing};
 use self::device::Device;
@@ -59,6 +58,7 @@ use self::history::{Recorded, Remembered};
 use crate::io::{IoFile, Mode, replace_file};
 use crate::log::{Answer, DeviceTurn, Job, Log, Room, mark_of, writer_id};
 use crate::meta::{CLEAN_FILE, LogMeta, Mark, PUBLISHED_FILE};
+use crate::mirror::Mirrored;
 use crate::reader::FrameReader;
 
 /// A frame is closed at about this many bytes, unless one batch is larger.
@@ -285,6 +285,12 @@ impl Writer {
                 let put = |frame: &Frame| self.put_frame(frame, drafting, &mut device, &mut publishing);
                 let _ = answer.send(frames.iter().try_for_each(put));
             }
+            Job::Mirror(frames, answer) => {
+                // Nothing is held against what was recorded of late here: the memory of that is given back.
+                drafting.recent = Recent::new(0);
+                let put = |frame: &Mirrored| self.put_mirrored(frame, drafting, &mut device, &mut publishing);
+                let _ = answer.send(frames.iter().try_for_each(put));
+            }
             Job::Promote(answer) => drop(answer.send(self.promote())),
         }
         drop((device, publishing, turn));
@@ -338,7 +344,7 @@ impl Writer {
         // Recorded once, behind the events it was accepted for: what was there already records nothing.
         let accepts = clock.is_err() && drafting.clock_accepted.is_none() && !draft.is_empty();
         if accepts
-            && let Ok(event) = accepted_clock(now, base.last_time, &settings.limits)
+            && let Ok(event) = clock_accepted(now, base.last_time, &settings.limits)
             && draft.fits(&event, FRAME_BYTES_MAX)
             && draft.add(event, &recorded).is_ok()
         {
@@ -475,13 +481,68 @@ impl Writer {
         device: &mut Device,
         publishing: &mut Publishing,
     ) -> Result<()> {
-        let sequence = frame.chained().sequence;
+        if self.has_frame(frame.chained(), drafting)? {
+            return Ok(());
+        }
+        frame.check()?;
         let base = drafting.state.clone();
-        if sequence < base.next_sequence {
-            let ours = self.log.frames(sequence, 1)?;
-            return match ours.first().is_some_and(|ours| ours.chained() == frame.chained()) {
-                true => Ok(()),
-                false => Err(forked(&base, frame)),
+        let state = Arc::new(base.after(frame)?);
+        self.check_follows(frame, &base, drafting)?;
+        let edge = self.edge_for(frame.bytes().len(), &state, drafting);
+        let encoded = frame.reencode(edge.then_some(&state.tree), &mut drafting.recent);
+        let encoded = encoded.inspect_err(|_| drafting.give_up(device))?;
+        self.put_encoded(frame.chained(), encoded, &entries_of(frame)?, state, drafting, device, publishing)
+    }
+
+    /// Adds a frame of a log that is kept elsewhere.
+    fn put_mirrored(
+        &self,
+        mirrored: &Mirrored,
+        drafting: &mut Drafting,
+        device: &mut Device,
+        publishing: &mut Publishing,
+    ) -> Result<()> {
+        if self.has_frame(mirrored.chained(), drafting)? {
+            return Ok(());
+        }
+        let base = drafting.state.clone();
+        match mirrored {
+            Mirrored::Frame(frame) => {
+                let mut reader = FrameReader::new(&self.log.segments, false);
+                frame.check_with(&mut WithFrame { frame, before: reader.sources() })?;
+                let state = Arc::new(base.after(frame)?);
+                // Behind a hole it cannot be told which keys and streams there were; verifying the original does.
+                if !self.log.index().may_have_unreadable() {
+                    self.check_follows(frame, &base, drafting)?;
+                }
+                let edge = self.edge_for(frame.bytes().len(), &state, drafting);
+                let encoded = frame.with_edge(edge.then_some(&state.tree))?;
+                let entries = entries_of(frame)?;
+                self.put_encoded(frame.chained(), encoded, &entries, state, drafting, device, publishing)
+            }
+            Mirrored::Hole(hole) => {
+                let chained = &hole.header().chained;
+                let state = Arc::new(base.past(chained, hole.tree().clone())?);
+                self.log.index().add_unreadable(chained.first.0..chained.tree_size());
+                self.put_encoded(chained, hole.filled(), &[], state, drafting, device, publishing)?;
+                // Whoever opens the log finds its end without having to read through the hole.
+                drafting.plan.frames_since_edge = EDGE_FRAMES;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether a frame of another log is here already; an error if another one is in its place, or none can be added.
+    fn has_frame(&self, chained: &Chained, drafting: &Drafting) -> Result<bool> {
+        let base = &drafting.state;
+        if chained.sequence < base.next_sequence {
+            let same = match chained.sequence + 1 == base.next_sequence {
+                true => chained.hash() == base.last_frame,
+                false => self.log.chained(chained.sequence)? == *chained,
+            };
+            return match same {
+                true => Ok(true),
+                false => Err(forked(base, chained)),
             };
         }
         self.log.settings.check_stopped()?;
@@ -494,36 +555,48 @@ impl Writer {
                 ),
             ));
         }
-        frame.check()?;
-        let state = Arc::new(base.after(frame)?);
+        Ok(false)
+    }
+
+    /// Checks what a frame of another log says about the log before it.
+    fn check_follows(&self, frame: &Frame, base: &LogState, drafting: &mut Drafting) -> Result<()> {
         drop(drafting.drafts.recorded(base.size()));
         let recorded = Recorded { log: &self.log, size: base.size() };
-        check_copied(frame, &base, &Remembered { recorded, drafts: &drafting.drafts })?;
-        let events = (0..frame.len())
-            .map(|index| {
-                let entry = frame.event(index)?.entry;
-                Ok((leaf_hash(&entry), Entry::decode(&entry)?))
-            })
-            .collect::<Result<Vec<(Hash, Entry)>>>()?;
-        // The frame may be as large as a frame can be without the edge.
+        check_copied(frame, base, &Remembered { recorded, drafts: &drafting.drafts })
+    }
+
+    /// Whether a frame of another log, so long without it, is to carry the tree's edge here. It may be as large as a frame
+    /// can be without.
+    fn edge_for(&self, len: usize, state: &LogState, drafting: &Drafting) -> bool {
+        let len_max = len + state.tree.edge().len() * Hash::LEN;
+        drafting.plan.wants_edge(len_max, self.log.settings.segment_bytes) && len_max <= FRAME_BYTES_MAX
+    }
+
+    /// Writes and publishes a frame of another log.
+    #[expect(clippy::too_many_arguments, reason = "three of them are the stages of the writer")]
+    fn put_encoded(
+        &self,
+        chained: &Chained,
+        mut bytes: Vec<u8>,
+        events: &[(Hash, Entry)],
+        state: Arc<LogState>,
+        drafting: &mut Drafting,
+        device: &mut Device,
+        publishing: &mut Publishing,
+    ) -> Result<()> {
         let segment_bytes = self.log.settings.segment_bytes;
-        let len_max = frame.bytes().len() + state.tree.edge().len() * Hash::LEN;
-        let with_edge = drafting.plan.wants_edge(len_max, segment_bytes) && len_max <= FRAME_BYTES_MAX;
-        let encoded = frame.reencode(with_edge.then_some(&state.tree), &mut drafting.recent);
-        let written = encoded.and_then(|mut bytes| {
-            drafting.plan.advance(&bytes, frame.chained().first, segment_bytes, &mut drafting.recent);
-            device.write_frame(frame.chained(), &mut bytes)
-        });
+        drafting.plan.advance(&bytes, chained.first, segment_bytes, &mut drafting.recent);
+        let written = device.write_frame(chained, &mut bytes);
         let padded_len = written.inspect_err(|_| drafting.give_up(device))?;
         (device.state, drafting.state) = (state.clone(), state.clone());
-        for (leaf, entry) in &events {
+        for (leaf, entry) in events {
             if let (Some(stream), Some(version)) = (entry.event.stream(), entry.version) {
                 let tip = StreamTip { position: entry.position, version, leaf: *leaf };
                 drafting.drafts.set_tip(stream, tip, state.size());
             }
         }
         let indexed = events.iter().map(|(_, entry)| (entry.position, &entry.event));
-        self.log.index().add_frame(sequence, padded_len, state.size(), indexed);
+        self.log.index().add_frame(chained.sequence, padded_len, state.size(), indexed);
         publishing.pack |= std::mem::take(&mut device.sealed);
         self.publish(publishing, state);
         Ok(())
@@ -611,7 +684,7 @@ const RECALLED_CONTENT: u64 = 32 << 20;
 const RECALLED_EVENTS: u64 = 4_096;
 
 /// Remembers the log's newest content. What cannot be read is not remembered: it is named when somebody reads it.
-fn recall(log: &Log, state: &LogState) -> Recent {
+pub(crate) fn recall(log: &Log, state: &LogState) -> Recent {
     let mut recent = Recent::new(Recent::BYTES_MAX);
     let mut reader = FrameReader::new(&log.segments, false);
     let (mut bytes, mut content, mut first) = (0, 0, state.size());
@@ -630,6 +703,15 @@ fn recall(log: &Log, state: &LogState) -> Recent {
             Entry::decode(&stored.entry).and_then(|entry| recent.recall(&stored, &entry, reader.sources()));
     }
     recent
+}
+
+/// The entries of a frame, with their leaves.
+fn entries_of(frame: &Frame) -> Result<Vec<(Hash, Entry)>> {
+    let entry = |index| {
+        let entry = frame.event(index)?.entry;
+        Ok((leaf_hash(&entry), Entry::decode(&entry)?))
+    };
+    (0..frame.len()).map(entry).collect()
 }
 
 fn appends(jobs: VecDeque<Job>) -> impl Iterator<Item = (Prepared, Answer)> {
@@ -656,14 +738,4 @@ fn answer_all(answers: Vec<(Answer, Result<Vec<Receipt>>)>, written: &Result<()>
 /// Whether an error names an event from position `base` on.
 fn names_one_of(error: &Error, base: u64) -> bool {
     error.conflicts().iter().filter_map(|conflict| conflict.position).any(|position| position.0 >= base)
-}
-
-/// The event that records that a clock was accepted although it is behind the log.
-fn accepted_clock(now: Time, last: Time, limits: &Limits) -> Result<Prepared> {
-    let event =
-        Event::builder("urn:precedent:log", FrameId::random().to_string(), "~precedent.clock.accepted")
-            .datacontenttype("application/json")
-            .data(format!(r#"{{"clock":"{now}","lastrecorded":"{last}"}}"#))
-            .build()?;
-    Prepared::internal(event, limits)
 }

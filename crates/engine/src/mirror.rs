@@ -1,0 +1,296 @@
+//! A log that is kept elsewhere, held in a directory as well: its frames as they are stored there, and an index over
+//! them.
+//!
+//! A [`Mirror`] is what the stores on Azure draft the next frame on, answer queries from and read events from. It is
+//! written only behind the original: a frame comes here once it is durable there. So it can be deleted, it is never
+//! more than the original, and what it answers is a prefix of the original's history.
+//!
+//! Every frame is checked as that of a copy is: checksums, commitments, its links to the log before it, its root. A
+//! frame whose body cannot be read in the original becomes a [`Hole`]: its events are named as damaged when they are
+//! asked for, here as there, and the log goes on behind them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use precedent_core::extents::{Recent, Sources};
+use precedent_core::frame::{Chained, Frame, FrameHeader};
+use precedent_core::sequencer::{History, LogState, StreamTip, check_copied};
+use precedent_core::stored::WithFrame;
+use precedent_core::tree::Tree;
+use precedent_core::{Error, ErrorKind, LogId, LogName, Position, Query, RecordedEvent, Result, Store};
+
+use crate::log::{Job, Log};
+use crate::reader::FrameReader;
+use crate::writer::history::Recorded;
+use crate::{Access, EmbeddedStore, Nothing, Options};
+
+/// How a mirror is opened.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct MirrorOptions {
+    /// As in [`Options::segment_bytes`].
+    pub segment_bytes: u64,
+    /// As in [`Options::index_flush_bytes`].
+    pub index_flush_bytes: u64,
+    /// As in [`Options::background`].
+    pub background: bool,
+}
+
+impl Default for MirrorOptions {
+    fn default() -> Self {
+        let Options { segment_bytes, index_flush_bytes, background, .. } = Options::default();
+        Self { segment_bytes, index_flush_bytes, background }
+    }
+}
+
+/// A frame of the original.
+#[derive(Debug, Clone)]
+pub enum Mirrored {
+    /// As it is stored there, what its content refers to included.
+    Frame(Frame),
+    /// What is left of one.
+    Hole(Hole),
+}
+
+impl Mirrored {
+    /// The part of its header that the chain covers.
+    pub fn chained(&self) -> &Chained {
+        match self {
+            Self::Frame(frame) => frame.chained(),
+            Self::Hole(hole) => &hole.header.chained,
+        }
+    }
+}
+
+/// A frame of which only the beginning can be read: its header and the tree's edge.
+#[derive(Debug, Clone)]
+pub struct Hole {
+    header: FrameHeader,
+    tree: Tree,
+    start: Bytes,
+}
+
+impl Hole {
+    /// From the first bytes of the frame, through the tree's edge.
+    ///
+    /// # Errors
+    /// `damaged` if they fail their checksum, or there is no edge that belongs to the root in the header.
+    pub fn new(start: &Bytes) -> Result<Self> {
+        let header = FrameHeader::decode(start)?;
+        let Some(tree) = header.tree(start) else {
+            let sequence = header.chained.sequence;
+            return Err(Error::damaged(format!(
+                "the tree's edge beside the header of frame {sequence} does not match"
+            )));
+        };
+        Ok(Self { start: start.slice(..header.edge_end()), header, tree })
+    }
+
+    pub(crate) fn header(&self) -> &FrameHeader {
+        &self.header
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// A frame with this beginning and a body that fails every check: no byte of it is zero, so that nobody takes it
+    /// for one that was not written to its end.
+    pub(crate) fn filled(&self) -> Vec<u8> {
+        let mut bytes = self.start.to_vec();
+        bytes.resize(self.header.frame_len(), 0xff);
+        bytes
+    }
+}
+
+/// See the [module documentation](self).
+#[derive(Debug)]
+pub struct Mirror {
+    store: EmbeddedStore,
+    name: LogName,
+    id: LogId,
+}
+
+impl Mirror {
+    /// Opens the mirror of a log in a directory, and makes it if there is none. One that is found damaged, of another
+    /// log or of another format is deleted and made anew: all of it can be had again.
+    ///
+    /// # Errors
+    /// `locked` if another process has it open; `not_a_store` for a directory that holds something else.
+    pub fn open(path: &Path, id: LogId, options: &MirrorOptions) -> Result<Self> {
+        match Self::open_once(path, id, options) {
+            Ok(mirror) if mirror.is_sound() => return Ok(mirror),
+            Ok(mirror) => drop(mirror),
+            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::UnsupportedFormat) => {}
+            Err(error) => return Err(error),
+        }
+        remove_store(path)?;
+        Self::open_once(path, id, options)
+    }
+
+    fn open_once(path: &Path, id: LogId, options: &MirrorOptions) -> Result<Self> {
+        let store = EmbeddedStore::open(
+            path,
+            Options {
+                access: Access::ReadWrite,
+                segment_bytes: options.segment_bytes,
+                index_flush_bytes: options.index_flush_bytes,
+                background: options.background,
+                ..Options::default()
+            },
+        )?;
+        Ok(Self { store, name: LogName::default(), id })
+    }
+
+    /// Whether frames can be added to it: it is of this log, and its end can be read.
+    fn is_sound(&self) -> bool {
+        let Ok(log) = self.log() else { return false };
+        let published = log.published();
+        let ours =
+            published.size == 0 || (log.id == self.id && log.copy.load(std::sync::atomic::Ordering::Acquire));
+        ours && log.read_only.is_none() && published.state.is_some()
+    }
+
+    fn log(&self) -> Result<Arc<Log>> {
+        self.store.log(&self.name)
+    }
+
+    /// The store that the mirror is, to read from: its only log is `main`.
+    pub fn store(&self) -> &EmbeddedStore {
+        &self.store
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        self.store.path()
+    }
+
+    /// Where the log stands here: what the next frame is drafted on.
+    pub fn state(&self) -> Result<Arc<LogState>> {
+        let published = self.log()?.published();
+        if published.frames == 0 {
+            return Ok(Arc::new(LogState::empty(self.id)));
+        }
+        published
+            .state
+            .ok_or_else(|| Error::damaged(format!("the end of {} is damaged", self.path().display())))
+    }
+
+    /// What is recorded, up to so many events: no more than are here.
+    pub fn history(&self, size: u64) -> Result<MirrorHistory> {
+        Ok(MirrorHistory { log: self.log()?, size })
+    }
+
+    /// The position of the first event of a frame that is here.
+    pub fn first_position(&self, sequence: u64) -> Result<Position> {
+        Ok(self.log()?.chained(sequence)?.first)
+    }
+
+    /// The chained part of the header of a frame that is here.
+    pub fn chained(&self, sequence: u64) -> Result<Chained> {
+        self.log()?.chained(sequence)
+    }
+
+    /// Adds the next frames. Those that are here already are passed over.
+    ///
+    /// # Errors
+    /// `log_forked` if another frame is here in the place of one; `damaged` for one that does not follow, or does not
+    /// prove itself.
+    pub async fn put(&self, frames: Vec<Mirrored>) -> Result<()> {
+        let Some(first) = frames.first().cloned() else { return Ok(()) };
+        let check = || {
+            let chained = first.chained();
+            let empty = LogState::empty(self.id);
+            if chained.log != self.id {
+                let message = format!("a frame of log {} for the mirror of log {}", chained.log, self.id);
+                return Err(Error::new(ErrorKind::LogForked, message));
+            }
+            match &first {
+                Mirrored::Frame(frame) => {
+                    frame.check_with(&mut WithFrame {
+                        frame,
+                        before: &mut precedent_core::extents::NoSources,
+                    })?;
+                    empty.after(frame)?;
+                    check_copied(frame, &empty, &Nothing)
+                }
+                Mirrored::Hole(hole) => empty.past(chained, hole.tree.clone()).map(drop),
+            }
+        };
+        let target = || self.store.copy_target(&self.name, self.id, check);
+        self.store.submit(&self.name, |answer| Job::Mirror(frames, answer), target, false)?.await
+    }
+
+    /// Remembers the newest content of the log, to hold the next against.
+    pub fn recall(&self) -> Result<Recent> {
+        let log = self.log()?;
+        Ok(crate::writer::recall(&log, &*self.state()?))
+    }
+
+    /// Remembers the content of events from `from` on as well, `recent` having everything before that matters. What
+    /// cannot be read is not remembered.
+    pub fn recall_from(&self, recent: &mut Recent, from: Position) -> Result<()> {
+        let log = self.log()?;
+        let mut reader = FrameReader::new(&log.segments, true);
+        for position in from.0..log.published().size {
+            let Ok(stored) = reader.event(Position(position)) else { continue };
+            let _ = precedent_core::entry::Entry::decode(&stored.entry)
+                .and_then(|entry| recent.recall(&stored, &entry, reader.sources()));
+        }
+        Ok(())
+    }
+
+    /// Runs something with what stands literally in the log, for frames that refer to it.
+    pub fn with_sources<T>(&self, run: impl FnOnce(&mut dyn Sources) -> T) -> Result<T> {
+        let log = self.log()?;
+        let mut reader = FrameReader::new(&log.segments, false);
+        Ok(run(reader.sources()))
+    }
+
+    /// Ends everything under way and lets the directory go.
+    pub async fn close(&self) -> Result<()> {
+        self.store.close().await
+    }
+}
+
+/// What is recorded of a log up to some size, for the next draft: see [`Mirror::history`].
+#[derive(Debug)]
+pub struct MirrorHistory {
+    log: Arc<Log>,
+    size: u64,
+}
+
+impl MirrorHistory {
+    fn recorded(&self) -> Recorded<'_> {
+        Recorded { log: &self.log, size: self.size }
+    }
+}
+
+impl History for MirrorHistory {
+    fn by_key(&self, source: &str, id: &str) -> Result<Option<RecordedEvent>> {
+        self.recorded().by_key(source, id)
+    }
+
+    fn stream_tip(&self, stream: &str) -> Result<Option<StreamTip>> {
+        self.recorded().stream_tip(stream)
+    }
+
+    fn any_match(&self, query: &Query, after: Option<Position>) -> Result<Option<Position>> {
+        self.recorded().any_match(query, after)
+    }
+}
+
+/// Deletes what a store is made of, and nothing else.
+fn remove_store(path: &Path) -> Result<()> {
+    let places: [PathBuf; 2] = [path.join("logs"), path.join("registers")];
+    for place in places {
+        match std::fs::remove_dir_all(&place) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::from(error).context(format!("deleting {} failed", place.display())));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
