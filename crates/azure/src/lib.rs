@@ -3,6 +3,7 @@
 //! | module | responsible for |
 //! |---|---|
 //! | `remote` | what a service has to be able to do so that a log can be kept in it |
+//! | `store` | the protocol of a log over it |
 //! | `credentials` | who we are to Azure |
 //! | `cloud` | where its services are |
 //! | `packing` | the bytes of a frame in an item |
@@ -14,3 +15,6 @@ pub mod cloud;
 pub mod credentials;
 pub mod packing;
 pub mod remote;
+pub mod store;
+
+pub use store::{Options, RemoteStore};

@@ -42,6 +42,8 @@ pub struct Commit {
     pub hash: Hash,
     /// The hash of the frame before it; zero for the first.
     pub previous: Hash,
+    /// The first bytes of the frame, its header and the tree's edge: they are kept by themselves as well.
+    pub header: Bytes,
     /// The encoded frame, without padding.
     pub bytes: Bytes,
 }
@@ -66,9 +68,8 @@ pub enum Outcome {
 pub struct StoredFrame {
     /// Its number.
     pub sequence: u64,
-    /// The first [`HEADER_BYTES`](precedent_core::frame::HEADER_BYTES) bytes of it, which are kept once more by
-    /// themselves, so that a frame whose body is damaged still says which events it had; `None` if not even they
-    /// can be read.
+    /// [`Commit::header`], which is kept once more by itself, so that a frame whose body is damaged still says
+    /// which events it had; `None` if not even that can be read.
     pub header: Option<Bytes>,
     /// Its bytes, exactly as committed; `damaged`, with the place (partition, item, part), if they are not there, cannot
     /// be unpacked or fail the checksum kept beside them.
@@ -85,6 +86,9 @@ pub struct Document {
     /// Its data is longer than this many bytes: then the document names it, with an excerpt, instead of holding it.
     pub inline_bytes_max: usize,
 }
+
+/// What [`Remote::check_documents`] says of a document that is not there.
+pub const IS_MISSING: &str = "is missing";
 
 /// A service that logs can be kept in.
 ///
@@ -158,8 +162,8 @@ pub trait Remote: Send + Sync + std::fmt::Debug + 'static {
     /// alone, and never a failure of the log.
     fn put_documents<'a>(&'a self, documents: &'a [Document]) -> BoxFuture<'a, Vec<Result<()>>>;
 
-    /// Compares documents with what is there: `None` where they agree, else what differs, in a sentence: `is missing`,
-    /// `has another data`.
+    /// Compares documents with what is there: `None` where they agree, else what differs, in a sentence: [`IS_MISSING`],
+    /// or such as `has other data`. How much of the data stands there is no difference: what stands there is compared.
     fn check_documents<'a>(&'a self, documents: &'a [Document])
     -> BoxFuture<'a, Result<Vec<Option<String>>>>;
 

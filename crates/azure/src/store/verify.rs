@@ -1,0 +1,104 @@
+//! Verifies what is there: every frame is fetched and checked again, and every document is compared with its event.
+//!
+//! What frames refer to is found in the copy that is here. That trusts nothing: each byte that stands literally in a
+//! frame there belongs to some part, whose commitment is recomputed over it; bytes here that are others than there fail
+//! just the same.
+
+use precedent_core::frame::{Frame, FrameHeader};
+use precedent_core::store::Progress;
+use precedent_core::verify::{Expect, Problem, Report, Verifier};
+use precedent_core::{Position, Result};
+
+use super::documents::documents_of;
+use super::log::RemoteLog;
+use crate::remote::Document;
+
+const FETCH_BYTES: usize = 4 << 20;
+/// Documents that are compared at once.
+const DOCUMENTS: usize = 100;
+
+pub(super) async fn verify(
+    log: &RemoteLog,
+    expect: Option<Expect>,
+    progress: Progress<'_>,
+) -> Result<Report> {
+    // What others recorded is found here when a frame refers to it.
+    let caught_up = log.catch_up().await;
+    let size = log.state()?.size();
+    let mut verifier = Verifier::new(expect);
+    let end = log.state()?.next_sequence;
+    loop {
+        let next = verifier.next_sequence();
+        let stored = log.remote.frames(log.id, next, FETCH_BYTES).await?;
+        if stored.is_empty() {
+            break;
+        }
+        for frame in stored {
+            let place = Some(format!("{}, frame {}", log.remote.url(), frame.sequence));
+            while verifier.next_sequence() < frame.sequence {
+                let message = format!("is missing: frame {} follows", frame.sequence);
+                verifier.unreadable(place.clone(), message);
+            }
+            match frame.bytes.and_then(Frame::decode) {
+                Ok(decoded) => log.mirror.with_sources(|sources| {
+                    let mut sources = precedent_core::stored::WithFrame { frame: &decoded, before: sources };
+                    verifier.frame_with(&decoded, place.as_deref(), &mut sources);
+                })?,
+                Err(error) => {
+                    let header = frame.header.as_ref().and_then(|header| FrameHeader::decode(header).ok());
+                    verifier.unreadable(place, error.to_string());
+                    if let Some(header) = header {
+                        verifier.skip_to(header.chained.sequence + 1, header.chained.tree_size());
+                    }
+                }
+            }
+        }
+        progress(verifier.size(), size.max(verifier.size()));
+    }
+    let there = verifier.next_sequence();
+    if there < end {
+        verifier.problem(Problem {
+            frame: Some(there),
+            position: None,
+            place: Some(log.remote.url()),
+            message: format!(
+                "{end} frames were seen there before, {there} are there now: the log went backwards"
+            ),
+        });
+    }
+    if let Err(error) = caught_up {
+        // It has been named, if it is the log that is damaged.
+        tracing::debug!(%error, "not all of the log could be copied");
+    }
+    check_documents(log, end.min(there), &mut verifier).await?;
+    Ok(verifier.finish())
+}
+
+/// Compares the documents of all frames through which they are said to be complete, and of later ones what is there.
+async fn check_documents(log: &RemoteLog, frames: u64, verifier: &mut Verifier) -> Result<()> {
+    let through = log.remote.documents_through(log.id).await?;
+    let mut documents: Vec<(u64, Document)> = Vec::new();
+    for sequence in 0..frames {
+        // Nothing of a document is compared but what it says and what it leaves out: how much stands in it is no promise.
+        let of_frame = documents_of(log, sequence, usize::MAX).await.unwrap_or_default();
+        documents.extend(of_frame.into_iter().map(|document| (sequence, document)));
+        if documents.len() < DOCUMENTS && sequence + 1 < frames {
+            continue;
+        }
+        let (sequences, chunk): (Vec<u64>, Vec<Document>) = documents.drain(..).unzip();
+        let answers = log.remote.check_documents(&chunk).await?;
+        for ((document, sequence), answer) in chunk.iter().zip(sequences).zip(answers) {
+            let Some(differs) = answer else { continue };
+            if differs == crate::remote::IS_MISSING && sequence >= through {
+                continue;
+            }
+            verifier.problem(Problem {
+                frame: Some(sequence),
+                position: Some(Position(document.event.position.0)),
+                place: Some(log.remote.url()),
+                message: format!("its document {differs}"),
+            });
+        }
+    }
+    Ok(())
+}
