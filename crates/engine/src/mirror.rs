@@ -21,6 +21,7 @@ use precedent_core::tree::Tree;
 use precedent_core::{Error, ErrorKind, LogId, LogName, Position, Query, RecordedEvent, Result, Store};
 
 use crate::log::{Job, Log};
+use crate::meta::STORE_FILE;
 use crate::reader::FrameReader;
 use crate::writer::history::Recorded;
 use crate::{Access, EmbeddedStore, Nothing, Options};
@@ -58,7 +59,7 @@ impl Mirrored {
     pub fn chained(&self) -> &Chained {
         match self {
             Self::Frame(frame) => frame.chained(),
-            Self::Hole(hole) => &hole.header.chained,
+            Self::Hole(hole) => hole.chained(),
         }
     }
 }
@@ -87,8 +88,9 @@ impl Hole {
         Ok(Self { start: start.slice(..header.edge_end()), header, tree })
     }
 
-    pub(crate) fn header(&self) -> &FrameHeader {
-        &self.header
+    /// The part of its header that the chain covers.
+    pub fn chained(&self) -> &Chained {
+        &self.header.chained
     }
 
     pub(crate) fn tree(&self) -> &Tree {
@@ -122,8 +124,12 @@ impl Mirror {
         match Self::open_once(path, id, options) {
             Ok(mirror) if mirror.is_sound() => return Ok(mirror),
             Ok(mirror) => drop(mirror),
-            Err(error) if matches!(error.kind(), ErrorKind::Damaged | ErrorKind::UnsupportedFormat) => {}
-            Err(error) => return Err(error),
+            Err(error) => match error.kind() {
+                ErrorKind::Damaged | ErrorKind::UnsupportedFormat => {}
+                // The file that makes it a store is there and damaged.
+                ErrorKind::NotAStore if path.join(STORE_FILE).is_file() => {}
+                _ => return Err(error),
+            },
         }
         remove_store(path)?;
         Self::open_once(path, id, options)
@@ -248,6 +254,12 @@ impl Mirror {
         Ok(run(reader.sources()))
     }
 
+    /// Ends everything under way and deletes what is here.
+    pub async fn remove(&self) -> Result<()> {
+        let _ = self.close().await;
+        remove_store(self.path())
+    }
+
     /// Ends everything under way and lets the directory go.
     pub async fn close(&self) -> Result<()> {
         self.store.close().await
@@ -281,16 +293,16 @@ impl History for MirrorHistory {
     }
 }
 
-/// Deletes what a store is made of, and nothing else.
+/// Deletes what a store is made of, and nothing else: then the directory is one in which a store can be made.
 fn remove_store(path: &Path) -> Result<()> {
-    let places: [PathBuf; 2] = [path.join("logs"), path.join("registers")];
-    for place in places {
-        match std::fs::remove_dir_all(&place) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::from(error).context(format!("deleting {} failed", place.display())));
-            }
-            _ => {}
+    let deleted = |place: PathBuf, deleted: std::io::Result<()>| match deleted {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::from(error).context(format!("deleting {} failed", place.display())))
         }
+        _ => Ok(()),
+    };
+    for directory in ["logs", "registers"] {
+        deleted(path.join(directory), std::fs::remove_dir_all(path.join(directory)))?;
     }
-    Ok(())
+    deleted(path.join(STORE_FILE), std::fs::remove_file(path.join(STORE_FILE)))
 }

@@ -44,6 +44,10 @@ pub(super) struct RemoteLog {
     size: watch::Sender<u64>,
     /// What was said of frames that could not be read.
     damage: Mutex<BTreeMap<u64, Error>>,
+    /// Whether there was a copy before this handle, whose damage need not be that of the log.
+    found: bool,
+    /// Whether it is to be made anew.
+    doubted: AtomicBool,
     catching_up: Shown,
 }
 
@@ -79,6 +83,8 @@ impl RemoteLog {
             fetching: tokio::sync::Mutex::default(),
             size: watch::Sender::new(size),
             damage: Mutex::default(),
+            found: size > 0,
+            doubted: AtomicBool::new(false),
             catching_up: Shown(options.catching_up.clone()),
         });
         log.check_still_there().await?;
@@ -123,7 +129,11 @@ impl RemoteLog {
                 )));
             }
             self.add(next, stored).await?;
-            next = self.state()?.next_sequence;
+            let now = self.state()?.next_sequence;
+            if now == next {
+                return Err(Error::damaged(format!("frame {next} of log '{}' cannot be read", self.name)));
+            }
+            next = now;
             if let Some(shown) = &self.catching_up.0 {
                 let size = self.state()?.size();
                 shown(size, size);
@@ -185,7 +195,8 @@ impl RemoteLog {
     /// What is left of a frame that cannot be read: its header and the tree's edge.
     fn hole(&self, sequence: u64, stored: &StoredFrame, error: Error) -> Result<Mirrored> {
         let error = Error::damaged(format!("frame {sequence} of log '{}': {error}", self.name));
-        let hole = stored.header.as_ref().and_then(|header| Hole::new(header).ok());
+        let ours = |hole: &Hole| hole.chained().log == self.id && hole.chained().sequence == sequence;
+        let hole = stored.header.as_ref().and_then(|header| Hole::new(header).ok()).filter(ours);
         let Some(hole) = hole else { return Err(error) };
         self.damage.lock().unwrap_or_else(|p| p.into_inner()).insert(sequence, error);
         Ok(Mirrored::Hole(hole))
@@ -224,6 +235,18 @@ impl RemoteLog {
                 self.mirror.path().display()
             ),
         )
+    }
+
+    /// Something here cannot be read: answers whether that may be the copy's fault alone. Then it is made anew by whoever
+    /// asks for the log next. One that this handle made is what it found there.
+    pub(super) fn doubt(&self) -> bool {
+        self.doubted.fetch_or(self.found, Ordering::AcqRel);
+        self.found
+    }
+
+    /// Whether the copy is to be made anew.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Acquire)
     }
 
     /// What was said of the frame that holds this position when it was fetched, if it could not be read.

@@ -124,12 +124,18 @@ impl Inner {
 
     /// The log of this name, if there is one.
     async fn find(&self, name: &LogName) -> Result<Option<Arc<RemoteLog>>> {
-        if let Some(log) = lock(&self.logs).open.get(name) {
-            return Ok(Some(log.clone()));
+        let open = || lock(&self.logs).open.get(name).filter(|log| !log.is_doubted()).cloned();
+        if let Some(log) = open() {
+            return Ok(Some(log));
         }
         let _turn = self.opening.lock().await;
-        if let Some(log) = lock(&self.logs).open.get(name) {
-            return Ok(Some(log.clone()));
+        if let Some(log) = open() {
+            return Ok(Some(log));
+        }
+        let doubted = lock(&self.logs).open.remove(name);
+        if let Some(log) = doubted {
+            tracing::warn!(log = %name, copy = %log.mirror.path().display(), "the local copy is damaged and made anew");
+            log.mirror.remove().await?;
         }
         let Some(record) = self.remote.log(name).await? else { return Ok(None) };
         let log = RemoteLog::open(self.remote.clone(), name.clone(), record, &self.options).await?;
@@ -231,6 +237,25 @@ impl RemoteStore {
         if let Some(position) = read.at_least {
             self.wait_for(&log, position).await?;
         }
+        let page = self.read_here(&log, read).await;
+        let doubtful = match &page {
+            Ok(page) => !page.damaged.is_empty(),
+            Err(error) => error.kind() == ErrorKind::Damaged,
+        };
+        if doubtful && log.doubt() {
+            return Box::pin(self.read_page(name, read)).await;
+        }
+        let mut page = page?;
+        for damage in &mut page.damaged {
+            if let Some(error) = log.damage_at(damage.position.0) {
+                damage.error = error.context(format!("position {}", damage.position));
+            }
+        }
+        Ok(page)
+    }
+
+    /// A page of what is here, after a look whether there is more if it reaches the end.
+    async fn read_here(&self, log: &RemoteLog, read: &Read) -> Result<Page> {
         let here = Read { at_least: None, ..read.clone() };
         let mirror = log.mirror.store();
         let main = LogName::default();
@@ -250,13 +275,7 @@ impl RemoteStore {
         if reaches_the_end && !fresh && log.catch_up().await? {
             page = mirror.read(&main, &here).await;
         }
-        let mut page = page?;
-        for damage in &mut page.damaged {
-            if let Some(error) = log.damage_at(damage.position.0) {
-                damage.error = error.context(format!("position {}", damage.position));
-            }
-        }
-        Ok(page)
+        page
     }
 
     /// Waits a bounded time until the log holds this position.

@@ -300,6 +300,7 @@ impl Writer {
         {
             return Err(error.clone());
         }
+        let log = self.writing.as_ref().map(|writing| writing.log.clone());
         let (drafts, recent) = match &mut self.writing {
             Some(writing) => {
                 writing.prepare(&base)?;
@@ -327,6 +328,10 @@ impl Writer {
             }
         }
         let size = draft.size();
+        let damaged = |receipts: &Result<_>| receipts.as_ref().is_err_and(|e| e.kind() == ErrorKind::Damaged);
+        if receipts.iter().any(damaged) && log.is_some_and(|log| log.doubt()) {
+            return Ok(Tried::Again);
+        }
         let Some(frame) = draft.finish(self.id, true) else {
             return self.without_frame(receipts, &base);
         };
@@ -455,8 +460,13 @@ impl Writer {
         self.wait(writing.log.catch_up())
     }
 
-    /// Looks whether the log has been made, if it had not.
+    /// Looks whether the log has been made, if it had not. A copy that is in doubt is let go first.
     fn find_log(&mut self) -> Result<()> {
+        if self.writing.as_ref().is_some_and(|writing| writing.log.is_doubted())
+            && let Some(doubted) = self.writing.take()
+        {
+            doubted.documents.finish(&self.inner().runtime);
+        }
         if self.writing.is_none()
             && let Some(log) = self.wait(self.inner().find(&self.lane.name))?
         {

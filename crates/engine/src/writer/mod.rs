@@ -521,7 +521,7 @@ impl Writer {
                 self.put_encoded(frame.chained(), encoded, &entries, state, drafting, device, publishing)
             }
             Mirrored::Hole(hole) => {
-                let chained = &hole.header().chained;
+                let chained = hole.chained();
                 let state = Arc::new(base.past(chained, hole.tree().clone())?);
                 self.log.index().add_unreadable(chained.first.0..chained.tree_size());
                 self.put_encoded(chained, hole.filled(), &[], state, drafting, device, publishing)?;
