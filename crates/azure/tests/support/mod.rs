@@ -1,0 +1,4 @@
+//! What the tests of the Azure stores share.
+#![allow(dead_code)]
+
+pub(crate) mod azurite;
