@@ -38,8 +38,8 @@ use super::entity::{Entity, Row};
 use super::keys::Key;
 use super::settings::{Credential, Settings, is_loopback};
 
-/// The version of the service's interface that is spoken.
-const SERVICE_VERSION: &str = "2019-02-02";
+/// The version of the service's interface that is spoken: the first that takes tokens of Entra ID for tables.
+const SERVICE_VERSION: &str = "2020-12-06";
 /// The scope of tokens, the same in every cloud.
 const SCOPE: &str = "https://storage.azure.com/.default";
 /// An answer longer than this is not read to its end.
@@ -723,7 +723,7 @@ impl Client {
                 );
                 (ErrorKind::Unauthorized, message)
             }
-            404 if is_no_table(code) || what.starts_with("writing") => (
+            404 if is_no_table(code) => (
                 ErrorKind::NotFound,
                 format!(
                     "the account '{account}' has no table '{table}': `precedent provision table up` makes it"
@@ -805,35 +805,31 @@ fn not_understood(what: &str, why: &str) -> Error {
     Error::new(ErrorKind::NotAStore, format!("{what}: the answer is not that of Table Storage: {why}"))
 }
 
+/// An error and its causes. An `io::Error` does not name what it wraps as its cause.
+fn chain<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().map(|inner| inner as _),
+        None => error.source(),
+    })
+}
+
 /// What lies deepest, in words. The outer errors of the HTTP client are left out: they name the URL.
 fn cause_of(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut deepest = None;
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if !error.is::<reqwest::Error>() {
-            deepest = Some(error);
-        } else if let Some(error) = error.downcast_ref::<reqwest::Error>()
-            && error.is_timeout()
-        {
-            return "it took too long".to_owned();
-        }
-        next = error.source();
+    let timed_out = |error: &reqwest::Error| error.is_timeout();
+    if chain(error).filter_map(|error| error.downcast_ref()).any(timed_out) {
+        return "it took too long".to_owned();
     }
+    let deepest = chain(error).filter(|error| !error.is::<reqwest::Error>()).last();
     let text = deepest.map_or_else(|| "no reason given".to_owned(), ToString::to_string);
     text.lines().next().unwrap_or_default().chars().take(300).collect::<String>().escape_debug().to_string()
 }
 
 fn is_about_a_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls = error.downcast_ref::<rustls::Error>().or_else(|| inner?.downcast_ref::<rustls::Error>());
-        if let Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) = tls {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+    chain(error)
+        .any(|error| matches!(error.downcast_ref(), Some(InvalidCertificate(_) | NoCertificatesPresented)))
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ pub struct Settings {
     /// How long a call is tried again.
     pub retries: Retries,
     /// The URL that it was opened by, without parameters.
-    pub(crate) url: String,
+    pub url: String,
 }
 
 impl Settings {

@@ -13,12 +13,15 @@ use std::time::Duration;
 
 use azure_core::http::policies::Policy;
 use precedent_azure::cloud::CLOUDS;
+use precedent_azure::table::client::Retries;
 use precedent_azure::table::{Options, Settings, TableRemote};
 
 /// How long packages may take to be installed, the first time.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
 /// How long the emulator may take to listen.
 const START_PATIENCE: Duration = Duration::from_secs(60);
+/// Tries of a call of a remote that was made here. On this machine nothing is worth a longer wait.
+pub(crate) const TRIES: usize = 4;
 const ACCOUNT: &str = "devstoreaccount1";
 
 /// A running emulator.
@@ -52,7 +55,14 @@ impl Azurite {
 
     /// The settings of a table. What this machine's environment says is left out.
     pub(crate) fn settings(&self, table: &str, options: Options) -> Settings {
-        Settings::parse_with(&self.url(table), options, CLOUDS[0], |_| None).expect("the URL of an emulator")
+        let settings = Settings::parse_with(&self.url(table), options, CLOUDS[0], |_| None);
+        let retries = Retries {
+            tries_max: TRIES as u32,
+            first_wait: Duration::from_millis(1),
+            wait_max: Duration::from_millis(2),
+            ..Retries::default()
+        };
+        Settings { retries, ..settings.expect("the URL of an emulator") }
     }
 
     /// A new, empty table.
