@@ -7,6 +7,7 @@
 //! | `credentials` | who we are to Azure |
 //! | `cloud` | where its services are |
 //! | `packing` | the bytes of a frame in an item |
+//! | `table` | Table Storage |
 //!
 //! The protocol of a log (commit, settling, catching up, documents) is written once, over [`remote::Remote`]. Each
 //! service is native behind that: they share credentials, packing and the mapping of errors, no more.
@@ -16,5 +17,6 @@ pub mod credentials;
 pub mod packing;
 pub mod remote;
 pub mod store;
+pub mod table;
 
 pub use store::{Options, RemoteStore};

@@ -87,7 +87,7 @@ pub struct Document {
     pub inline_bytes_max: usize,
 }
 
-/// What [`Remote::check_documents`] says of a document that is not there.
+/// How what [`Remote::check_documents`] says of a document that is not there begins; where it should be may follow.
 pub const IS_MISSING: &str = "is missing";
 
 /// A service that logs can be kept in.

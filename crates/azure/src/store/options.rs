@@ -37,6 +37,8 @@ pub struct Options {
     pub accept_clock: bool,
     /// What time it is.
     pub clock: Clock,
+    /// Whether this machine's clock is held against the service's. A test that stops the clock switches it off.
+    pub service_clock: bool,
     /// How long a frame is sent again whose answer was lost. Then its appends are `unknown` and the handle stops.
     pub settle_for: Duration,
     /// How long an append waits for its documents. They are written all the same afterwards.
@@ -60,6 +62,7 @@ impl Default for Options {
             cache: cache_directory(),
             accept_clock: false,
             clock: Arc::new(|| Time::from_system(std::time::SystemTime::now())),
+            service_clock: true,
             settle_for: Duration::from_secs(60),
             documents_wait: Duration::from_secs(1),
             inline_bytes_max: 32 << 10,

@@ -268,6 +268,17 @@ fn a_write_that_cannot_be_settled_is_unknown_and_found_by_the_next_handle() {
 }
 
 #[test]
+fn a_refusal_after_a_lost_answer_settles_nothing() {
+    let mut scene = Scene::new();
+    let log = scene.machine(|_| {});
+    scene.append(&log, "0").expect("recorded");
+    scene.service.fault(Fault::LoseAnswer { written: true });
+    scene.service.fault(Fault::Refuse);
+    assert_eq!(scene.append(&log, "1").expect("it was written").events[0].position.0, 1);
+    scene.verified(&log);
+}
+
+#[test]
 fn a_writer_that_slept_through_everything_goes_on_behind_the_others() {
     let mut scene = Scene::new();
     let (sleeper, other) =

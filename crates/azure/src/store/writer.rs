@@ -400,11 +400,14 @@ impl Writer {
         };
         let deadline = Instant::now() + self.inner().options.settle_for;
         let mut pause = PAUSES.0;
+        let mut in_doubt = false;
         loop {
             let unsettled = match self.wait(log.remote.commit(&commit)) {
                 Outcome::Committed => return Ok(true),
                 Outcome::Taken => return Ok(false),
-                Outcome::Refused(error) => return Err(error),
+                Outcome::Refused(error) if !in_doubt => return Err(error),
+                // That it is refused now says nothing of the time before.
+                Outcome::Refused(error) => error,
                 Outcome::Gone(what) => {
                     let error = log.went_backwards(&what);
                     self.inner().stop(&error);
@@ -412,6 +415,7 @@ impl Writer {
                 }
                 Outcome::Unsettled(error) => error,
             };
+            in_doubt = true;
             if Instant::now() + pause > deadline {
                 let error = Error::new(
                     ErrorKind::Unknown,
@@ -508,7 +512,9 @@ impl Writer {
     /// Holds the clock against the log and against the service's.
     fn check_clock(&self, now: Time, last: Time) -> Result<()> {
         check_clock(now, last)?;
-        let Some((there, heard)) = self.inner().remote.clock() else { return Ok(()) };
+        let inner = self.inner();
+        let clock = inner.remote.clock().filter(|_| inner.options.service_clock);
+        let Some((there, heard)) = clock else { return Ok(()) };
         let since =
             Time::from_system(std::time::SystemTime::now()).as_micros().saturating_sub(heard.as_micros());
         let there = Time::from_micros(there.as_micros().saturating_add(since))?;
