@@ -1,3 +1,5 @@
+//! What is refused, by us and by the service, and that no credential shows.
+
 use std::sync::Arc;
 use std::time::Duration;
 
