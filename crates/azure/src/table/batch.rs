@@ -4,7 +4,7 @@
 //! outer status is 202 whatever came of it: when it failed, the only inner answer says why, and its message begins with
 //! the index of the operation that failed. Source: *Performing entity group transactions*.
 //!
-//! *Invariant*: [`parse`] takes any bytes, and answers either everything that was asked for or the one failure; an
+//! *Invariant*: what reads an answer takes any bytes, and says either everything that was asked for or the one failure; an
 //! answer that is cut short is neither.
 
 use precedent_core::{Error, Result};

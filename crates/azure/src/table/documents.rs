@@ -12,7 +12,7 @@
 //! | `datacontenttype`, `dataschema` | text | as the producer sent them |
 //! | `attributes` | text | other attributes, a JSON object |
 //! | `databytes` | Int64 | how long the data is |
-//! | `data` | text, or binary where it is not text | the data, if it fits a property and is to be held here |
+//! | `data` | text, or binary where it is not text or too long for one | the data, if it fits a property and is to be held here |
 //! | `dataref`, `excerpt` | text | else where it is, `precedent:` log `/` position, and how it begins |
 //! | `erased` | Boolean | true if the data was erased |
 //!
@@ -42,6 +42,8 @@ const EXCERPT_CHARS: usize = 1024;
 const OPERATION_BYTES: usize = 2048;
 /// Calls under way at the same time.
 const CALLS: usize = 8;
+/// Among how many rows one that is asked for may be: more are not read with it.
+const SPARSE: u64 = 64;
 /// The first moment the service has.
 const FIRST_YEAR: i16 = 1601;
 
@@ -217,21 +219,15 @@ impl TableRemote {
                 entities(document, self.options.inline_bytes)?.into_iter().map(|entity| (index, entity)),
             );
         }
-        // The entities of one partition are in one range of rows, with few others in between.
-        let mut ranges: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
+        let mut series: BTreeMap<(&str, &str), Vec<&Key>> = BTreeMap::new();
         for (_, entity) in &expected {
-            let row = entity.key.row.as_str();
-            let range = ranges.entry(&entity.key.partition).or_insert((row, row));
-            *range = (range.0.min(row), range.1.max(row));
+            let (begins, _) = numbered(&entity.key.row);
+            series.entry((&entity.key.partition, begins)).or_default().push(&entity.key);
         }
-        let mut found: HashMap<Key, Row> = HashMap::new();
-        // Up to the last row and what would begin like it.
-        let ranges = ranges
-            .into_iter()
-            .map(|(partition, (first, last))| Query::range(partition, first, Some(&format!("{last}!"))));
-        let ranges: Vec<Query> = ranges.collect();
-        let reads = ranges.into_iter().map(|range| self.read_range(range));
+        let reads: Vec<Reading> = series.into_values().flat_map(readings).collect();
+        let reads = reads.into_iter().map(|reading| self.read_entities(reading));
         let mut reads = stream::iter(reads).buffer_unordered(CALLS);
+        let mut found: HashMap<Key, Row> = HashMap::new();
         while let Some(rows) = reads.next().await {
             found.extend(rows?.into_iter().map(|row| (row.key.clone(), row)));
         }
@@ -248,7 +244,11 @@ impl TableRemote {
         Ok(answers)
     }
 
-    async fn read_range(&self, mut query: Query) -> Result<Vec<Row>> {
+    async fn read_entities(&self, reading: Reading) -> Result<Vec<Row>> {
+        let mut query = match reading {
+            Reading::Range(query) => query,
+            Reading::One(key) => return Ok(self.client.get(&key, &[]).await?.into_iter().collect()),
+        };
         let mut rows = Vec::new();
         let mut next = None;
         loop {
@@ -267,6 +267,34 @@ impl TableRemote {
             }
         }
     }
+}
+
+/// How entities are read.
+enum Reading {
+    /// All in one range of rows.
+    Range(Query),
+    /// One.
+    One(Key),
+}
+
+/// What a row begins with, and the number at its end.
+fn numbered(row: &str) -> (&str, u64) {
+    let at = row.len().saturating_sub(keys::NUMBER_DIGITS);
+    let (begins, number) = row.split_at_checked(at).unwrap_or((row, ""));
+    (begins, number.parse().unwrap_or_default())
+}
+
+/// How the entities of one log in one partition are read: in one range, unless far more others would be read with them.
+fn readings(mut keys: Vec<&Key>) -> Vec<Reading> {
+    keys.sort();
+    let (Some(first), Some(last)) = (keys.first(), keys.last()) else { return Vec::new() };
+    let span = numbered(&last.row).1 - numbered(&first.row).1;
+    if span > SPARSE * keys.len() as u64 {
+        return keys.into_iter().map(|key| Reading::One(key.clone())).collect();
+    }
+    // Up to the last row and what would begin like it.
+    let below = format!("{}!", last.row);
+    vec![Reading::Range(Query::range(&first.partition, &first.row, Some(&below)))]
 }
 
 /// Entities of one partition in transactions, none of which is too large.
@@ -399,6 +427,19 @@ mod tests {
         let cut = fitting(&"🦀".repeat(40_000));
         assert!(fits(&cut) && cut.ends_with('…'));
         assert_eq!(fitting("short"), "short");
+    }
+
+    #[test]
+    fn what_is_far_apart_is_not_read_with_all_that_lies_between() {
+        let key = |position| keys::by_type(&LogName::default(), LogId([7; 16]), "t", Position(position));
+        let reads = |positions: &[u64]| {
+            let keys: Vec<Key> = positions.iter().copied().map(key).collect();
+            readings(keys.iter().collect()).len()
+        };
+        assert_eq!(reads(&[]), 0);
+        assert_eq!(reads(&[7]), 1);
+        assert_eq!(reads(&[30, 10, 20]), 1);
+        assert_eq!(reads(&[u64::MAX, 0, 20]), 3);
     }
 
     #[test]

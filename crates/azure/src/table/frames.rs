@@ -116,10 +116,6 @@ impl TableRemote {
             Ok(written) => written,
             Err(error) => return Outcome::Refused(error),
         };
-        if let Err(error) = self.put_parts(commit, &written.parts).await {
-            // Parts without the row that lists them are nothing.
-            return Outcome::Refused(settled(error));
-        }
         let next = commit.sequence + 1;
         let head_entity = match Head::entity(partition.clone(), next, commit.hash) {
             Ok(entity) => entity,
@@ -150,6 +146,10 @@ impl TableRemote {
                     }
                     Err(_) => return Outcome::Unsettled(error),
                 }
+            }
+            // Only now that the number seems to be had; parts without the row that lists them are nothing.
+            if let Err(error) = self.put_parts(commit, &written.parts).await {
+                return Outcome::Refused(settled(error));
             }
             let replace = Operation::Replace(head_entity.clone(), head.etag);
             let inserts = written.rows.iter().cloned().map(Operation::Insert);

@@ -33,6 +33,9 @@ use sha2::{Digest, Sha256};
 /// The most UTF-16 units that a PartitionKey or RowKey has: 1 KiB.
 pub const KEY_UNITS_MAX: usize = 512;
 
+/// Digits of a position or version at the end of an event's RowKey.
+pub(crate) const NUMBER_DIGITS: usize = 20;
+
 /// The RowKey of a bucket's head.
 pub(crate) const HEAD: &str = "head";
 /// The partition of the logs.

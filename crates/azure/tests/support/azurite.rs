@@ -4,7 +4,7 @@
 //! package index the reason is said, and whoever asked counts as skipped. It keeps everything in memory and ends with
 //! the process that started it.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -32,13 +32,16 @@ pub(crate) struct Azurite {
 /// The emulator of this test binary, or `None` after the reason was said.
 pub(crate) fn azurite() -> Option<&'static Azurite> {
     static STARTED: OnceLock<Result<Azurite, String>> = OnceLock::new();
-    match STARTED.get_or_init(start) {
-        Ok(azurite) => Some(azurite),
-        Err(why) => {
-            eprintln!("skipped: Table Storage is not tried against Azurite: {why}");
-            None
+    let started = STARTED.get_or_init(|| {
+        let started = start();
+        if let Err(why) = &started {
+            // Not through `eprintln!`, which a test harness keeps to itself as long as nothing fails.
+            let told = format!("skipped: Table Storage is not tried against Azurite: {why}\n");
+            let _ = std::io::stderr().write_all(told.as_bytes());
         }
-    }
+        started
+    });
+    started.as_ref().ok()
 }
 
 impl Azurite {

@@ -1,3 +1,5 @@
+//! Events as entities: written, compared, and found by whoever asks the table.
+
 use bytes::Bytes;
 use precedent_azure::remote::{Document, Remote};
 use precedent_azure::table::client::{Query, Write};

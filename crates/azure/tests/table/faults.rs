@@ -1,3 +1,5 @@
+//! Answers that are lost, requests that arrive late, a service that is busy.
+
 use std::sync::Arc;
 
 use azure_core::http::Method;

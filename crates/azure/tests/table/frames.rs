@@ -1,3 +1,5 @@
+//! Frames: committed, read, raced for, damaged.
+
 use std::sync::Arc;
 
 use bytes::Bytes;

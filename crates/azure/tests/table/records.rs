@@ -1,3 +1,5 @@
+//! Logs, registers, marks, and what an examination says.
+
 use std::sync::Arc;
 
 use bytes::Bytes;
