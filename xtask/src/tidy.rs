@@ -38,6 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("precedent-core", &[]),
     ("precedent-engine", &["precedent-core"]),
     ("precedent-azure", &["precedent-core", "precedent-engine"]),
+    ("precedent-cosmos-emulator", &[]),
     ("precedent-capture", &["precedent-core"]),
     ("precedent-decisions", &["precedent-core"]),
     ("precedent-server", &["precedent-core", "precedent-capture", "precedent-decisions"]),
