@@ -72,7 +72,9 @@ async fn forward(
         Method::DELETE => azure_core::http::Method::Delete,
         Method::PATCH => azure_core::http::Method::Patch,
         Method::HEAD => azure_core::http::Method::Head,
-        other => return refuse(StatusCode::METHOD_NOT_ALLOWED, format!("{other} is not a method of the service")),
+        other => {
+            return refuse(StatusCode::METHOD_NOT_ALLOWED, format!("{other} is not a method of the service"));
+        }
     };
     let mut request = Request::new(url, method);
     for (name, value) in &headers {

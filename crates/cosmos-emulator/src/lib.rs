@@ -24,17 +24,19 @@ use azure_core::http::{AsyncRawResponse, HttpClient, Request, StatusCode};
 use azure_data_cosmos::models::PartitionKeyDefinition;
 use azure_data_cosmos::options::Region;
 use azure_data_cosmos::{
-    AccountEndpoint, AccountReference, CosmosClient, CosmosClientBuilder, CosmosRuntime, CosmosRuntimeBuilder,
-    RoutingStrategy,
+    AccountEndpoint, AccountReference, CosmosClient, CosmosClientBuilder, CosmosRuntime,
+    CosmosRuntimeBuilder, RoutingStrategy,
+};
+use azure_data_cosmos_driver::fault_injection::{
+    CustomResponseBuilder, FaultInjectionConditionBuilder, FaultInjectionResultBuilder,
+    FaultInjectionRuleBuilder,
 };
 pub use azure_data_cosmos_driver::fault_injection::{
     FaultInjectionErrorType as Fault, FaultInjectionRule as FaultRule, FaultOperationType as Operation,
 };
-use azure_data_cosmos_driver::fault_injection::{
-    CustomResponseBuilder, FaultInjectionConditionBuilder, FaultInjectionResultBuilder, FaultInjectionRuleBuilder,
-};
 use azure_data_cosmos_driver::in_memory_emulator::{
-    ContainerConfig, InMemoryEmulatorHttpClient, ReplicationConfig, VirtualAccountConfig, VirtualRegion, WriteMode,
+    ContainerConfig, InMemoryEmulatorHttpClient, ReplicationConfig, VirtualAccountConfig, VirtualRegion,
+    WriteMode,
 };
 use url::Url;
 
@@ -100,7 +102,8 @@ impl Emulator {
     /// # Panics
     /// If the account makes no sense: no region, or one twice.
     pub fn new(account: Account) -> Self {
-        let host = |region: &str| format!("https://{}.emulator.local/", region.replace(' ', "").to_lowercase());
+        let host =
+            |region: &str| format!("https://{}.emulator.local/", region.replace(' ', "").to_lowercase());
         let urls = account.regions.iter().map(|region| (*region, host(region))).collect();
         Self::with_regions(&account, urls)
     }
@@ -152,7 +155,8 @@ impl Emulator {
     /// If the container makes no sense: a throughput under 400, or no partitions.
     pub fn create_container(&self, database: &str, container: &str, made: &Container) {
         let paths = made.partition_key.iter().map(|path| (*path).into()).collect();
-        let config = ContainerConfig::new().with_throughput(made.throughput).with_partition_count(made.partitions);
+        let config =
+            ContainerConfig::new().with_throughput(made.throughput).with_partition_count(made.partitions);
         let config = config.build().expect("the container of a test can be made");
         let key = PartitionKeyDefinition::new(paths);
         self.client.store().create_container_with_config(database, container, key, config);
@@ -176,13 +180,18 @@ impl Emulator {
         } else {
             self.client.runtime_builder_with_fault_rules(rules)
         };
-        CosmosRuntimeBuilder::from(builder).build().await.expect("the runtime of the emulator is made of nothing")
+        CosmosRuntimeBuilder::from(builder)
+            .build()
+            .await
+            .expect("the runtime of the emulator is made of nothing")
     }
 
     /// A plain client of the SDK, with which anything can be done to the account.
     pub async fn client(&self) -> CosmosClient {
-        let account =
-            AccountReference::with_authentication_key(AccountEndpoint::from(self.endpoint.clone()), Secret::new(KEY));
+        let account = AccountReference::with_authentication_key(
+            AccountEndpoint::from(self.endpoint.clone()),
+            Secret::new(KEY),
+        );
         let home = Region::from(self.home);
         let builder = CosmosClientBuilder::new().with_runtime(self.runtime(Vec::new()).await);
         let built = builder.build(account, RoutingStrategy::PreferredRegions(vec![home])).await;
@@ -227,6 +236,7 @@ pub fn answer(id: &str, operation: Operation, status: u16, substatus: u16, times
 
 fn rule(id: &str, operation: Operation, result: FaultInjectionResultBuilder, times: u32) -> Arc<FaultRule> {
     let condition = FaultInjectionConditionBuilder::new().with_operation_type(operation).build();
-    let rule = FaultInjectionRuleBuilder::new(id, result.build()).with_condition(condition).with_hit_limit(times);
+    let rule =
+        FaultInjectionRuleBuilder::new(id, result.build()).with_condition(condition).with_hit_limit(times);
     Arc::new(rule.build())
 }
