@@ -37,7 +37,8 @@ const LOCK_SOURCE: &str = "registry+https://github.com/rust-lang/crates.io-index
 const ARROWS: &[(&str, &[&str])] = &[
     ("precedent-core", &[]),
     ("precedent-engine", &["precedent-core"]),
-    ("precedent-azure", &["precedent-core", "precedent-engine", "precedent-provision"]),
+    ("precedent-azure", &["precedent-core", "precedent-engine"]),
+    ("precedent-cosmos-emulator", &[]),
     ("precedent-capture", &["precedent-core"]),
     ("precedent-decisions", &["precedent-core"]),
     ("precedent-server", &["precedent-core", "precedent-capture", "precedent-decisions"]),

@@ -7,12 +7,14 @@
 //! | `credentials` | who we are to Azure |
 //! | `cloud` | where its services are |
 //! | `packing` | the bytes of a frame in an item |
+//! | `cosmos` | Cosmos DB |
 //! | `table` | Table Storage |
 //!
 //! The protocol of a log (commit, settling, catching up, documents) is written once, over [`remote::Remote`]. Each
 //! service is native behind that: they share credentials, packing and the mapping of errors, no more.
 
 pub mod cloud;
+pub mod cosmos;
 pub mod credentials;
 pub mod packing;
 pub mod remote;

@@ -1,0 +1,259 @@
+//! Events as documents, for Azure's own tools: an export, never read to decide anything.
+
+use std::collections::BTreeMap;
+
+use azure_data_cosmos::TransactionalBatch;
+use azure_data_cosmos::options::{ItemWriteOptions, Precondition};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use precedent_core::{AttributeValue, Error, LogId, Result};
+use serde_json::{Map, Value, json};
+
+use super::CosmosRemote;
+use crate::remote::{Document, IS_MISSING};
+
+const PROGRESS: &str = "~documents";
+/// Documents of one transaction: the service takes 100 operations and 2 MB.
+const BATCH_MAX: usize = 100;
+const BATCH_BYTES_MAX: usize = 1_500_000;
+/// Characters of the data that a document shows where it does not hold it.
+const EXCERPT_CHARS: usize = 256;
+/// The deepest JSON that is stored as JSON; the service's own limit is not far above.
+const DEPTH_MAX: usize = 64;
+/// The largest whole number that every reader of JSON has exactly.
+const INTEGER_MAX: u64 = 1 << 53;
+
+fn id(document: &Document) -> String {
+    format!("{}-{:020}", document.event.log, document.event.position.0)
+}
+
+/// The month in which the event was recorded: the second level of a hierarchical key.
+fn period(document: &Document) -> String {
+    document.event.recorded.to_string().chars().take(7).collect()
+}
+
+fn fields(document: &Document) -> Value {
+    let (recorded, event) = (&document.event, &document.event.event);
+    let mut attributes = Map::new();
+    for (name, value) in event.attributes() {
+        let value = match value {
+            AttributeValue::Boolean(value) => json!(value),
+            AttributeValue::Integer(value) => json!(value),
+            AttributeValue::String(value) => json!(value),
+        };
+        attributes.insert(name.clone(), value);
+    }
+    let tags: Vec<_> = event.tags().iter().map(|tag| tag.as_str()).collect();
+    let mut fields = json!({
+        "log": document.name.as_str(), "eventId": event.id(), "source": event.source(),
+        "position": recorded.position.0, "recordedtime": recorded.recorded.to_string(),
+        "tags": tags, "attributes": attributes,
+    });
+    let optional = [
+        ("stream", event.stream().map(Value::from)),
+        ("version", recorded.version.map(|version| version.0.into())),
+        ("time", event.time().map(Value::from)),
+        ("datacontenttype", event.datacontenttype().map(Value::from)),
+        ("dataschema", event.dataschema().map(Value::from)),
+        ("erased", recorded.erased.then(|| true.into())),
+    ];
+    for (name, value) in optional {
+        if let Some(value) = value {
+            fields[name] = value;
+        }
+    }
+    let Some(data) = event.data() else { return fields };
+    let text = std::str::from_utf8(data);
+    if data.len() > document.inline_bytes_max {
+        fields["dataref"] = format!("log/{}/{}", recorded.log, recorded.position).into();
+        fields["databytes"] = data.len().into();
+        if let Ok(text) = text {
+            fields["excerpt"] = text.chars().take(EXCERPT_CHARS).collect::<String>().into();
+        }
+    } else {
+        match text {
+            Ok(text) => fields["data"] = survives(text).unwrap_or_else(|| text.into()),
+            Err(_) => fields["data_base64"] = BASE64_STANDARD.encode(data).into(),
+        }
+    }
+    fields
+}
+
+/// The JSON that the text is, if a reader that knows nothing of its author gets the same values from it: no number is
+/// rounded or written another way, no name stands twice.
+fn survives(text: &str) -> Option<Value> {
+    let value: Value = serde_json::from_str(text).ok()?;
+    let exact = |bytes: &str| {
+        let (mut quoted, mut escaped) = (false, false);
+        let mut kept: Vec<u8> = bytes
+            .bytes()
+            .filter(|byte| {
+                let inside = quoted;
+                if escaped {
+                    escaped = false;
+                } else if *byte == b'\\' {
+                    escaped = true;
+                } else if *byte == b'"' {
+                    quoted = !quoted;
+                }
+                inside || !b" \t\r\n".contains(byte)
+            })
+            .collect();
+        // Names come out in another order, so what is compared is which bytes there are.
+        kept.sort_unstable();
+        kept
+    };
+    (plain(&value, DEPTH_MAX) && exact(text) == exact(&value.to_string())).then_some(value)
+}
+
+fn plain(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Number(number) => {
+            number.is_f64()
+                || number.as_u64().is_some_and(|n| n <= INTEGER_MAX)
+                || number.as_i64().is_some_and(|n| n.unsigned_abs() <= INTEGER_MAX)
+        }
+        Value::Array(values) => depth > 0 && values.iter().all(|value| plain(value, depth - 1)),
+        Value::Object(values) => depth > 0 && values.values().all(|value| plain(value, depth - 1)),
+        _ => true,
+    }
+}
+
+impl CosmosRemote {
+    fn document(&self, document: &Document) -> Value {
+        let mut fields = fields(document);
+        if self.hierarchical {
+            fields["period"] = period(document).into();
+        }
+        self.item(document.event.event.event_type(), &id(document), fields)
+    }
+
+    pub(super) async fn write_documents(&self, documents: &[Document]) -> Vec<Result<()>> {
+        let mut answers: Vec<Result<()>> = documents.iter().map(|_| Ok(())).collect();
+        let mut partitions: BTreeMap<(&str, String), Vec<usize>> = BTreeMap::new();
+        for (index, document) in documents.iter().enumerate() {
+            let place = (document.event.event.event_type(), period(document));
+            partitions.entry(place).or_default().push(index);
+        }
+        for ((event_type, period), indexes) in partitions {
+            let mut some = Vec::new();
+            let mut bytes = 0;
+            for index in indexes {
+                let item = self.document(&documents[index]);
+                let length = item.to_string().len();
+                if some.len() == BATCH_MAX || (bytes + length > BATCH_BYTES_MAX && !some.is_empty()) {
+                    self.write_some(event_type, &period, &some, &mut answers).await;
+                    some.clear();
+                    bytes = 0;
+                }
+                bytes += length;
+                some.push((index, item));
+            }
+            self.write_some(event_type, &period, &some, &mut answers).await;
+        }
+        answers
+    }
+
+    /// Writes documents of one partition together, or one by one if some are there or one of them cannot be written.
+    async fn write_some(
+        &self,
+        event_type: &str,
+        period: &str,
+        some: &[(usize, Value)],
+        answers: &mut [Result<()>],
+    ) {
+        let key = self.key(event_type, period);
+        if some.len() > 1 {
+            let batch = TransactionalBatch::new(key.clone());
+            let batch = some.iter().try_fold(batch, |batch, (_, item)| batch.create_item(item));
+            if let Ok(batch) = batch
+                && let Ok(answer) = self.container.execute_transactional_batch(batch, None).await
+            {
+                self.charge(answer.headers());
+                if u16::from(answer.status().status_code()) == 200 {
+                    return;
+                }
+            }
+        }
+        for (index, item) in some {
+            let id = item["id"].as_str().unwrap_or_default();
+            let written = self.create_at(key.clone(), id, item, &format!("writing the document {id}")).await;
+            answers[*index] = written.map(|_| ());
+        }
+    }
+
+    pub(super) async fn compare_documents(&self, documents: &[Document]) -> Result<Vec<Option<String>>> {
+        let mut answers = Vec::with_capacity(documents.len());
+        for document in documents {
+            let (id, wanted) = (id(document), self.document(document));
+            let key = self.key(document.event.event.event_type(), &period(document));
+            let Some((found, _)) = self.read_at(key, &id, &format!("reading the document {id}")).await?
+            else {
+                answers.push(Some(IS_MISSING.to_owned()));
+                continue;
+            };
+            answers.push(differs(&wanted, &found));
+        }
+        Ok(answers)
+    }
+
+    pub(super) async fn complete_through(&self, log: LogId) -> Result<u64> {
+        let Some((item, _)) = self.read(PROGRESS, &log.to_string()).await? else { return Ok(0) };
+        item["frames"]
+            .as_u64()
+            .ok_or_else(|| Error::damaged(format!("{PROGRESS}/{log} has no number of frames")))
+    }
+
+    pub(super) async fn raise_complete_through(&self, log: LogId, frames: u64) -> Result<()> {
+        let id = log.to_string();
+        loop {
+            let Some((item, etag)) = self.read(PROGRESS, &id).await? else {
+                if self.create(PROGRESS, &id, json!({ "kind": "progress", "frames": frames })).await? {
+                    return Ok(());
+                }
+                continue;
+            };
+            if item["frames"].as_u64().is_some_and(|there| there >= frames) {
+                return Ok(());
+            }
+            let item = self.item(PROGRESS, &id, json!({ "kind": "progress", "frames": frames }));
+            let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
+            match self.container.replace_item(self.own_key(PROGRESS), &id, item, Some(options)).await {
+                Ok(answer) => {
+                    self.charge(answer.headers());
+                    return Ok(());
+                }
+                Err(error) if error.status().is_precondition_failed() => {}
+                Err(error) => return Err(self.failed(&error, &format!("writing {PROGRESS}/{id}"))),
+            }
+        }
+    }
+}
+
+/// What of a document is not as the event has it; what the service adds begins with `_`.
+fn differs(wanted: &Value, found: &Value) -> Option<String> {
+    let empty = Map::new();
+    let (wanted, found) = (wanted.as_object().unwrap_or(&empty), found.as_object().unwrap_or(&empty));
+    let other = wanted.iter().filter(|(name, value)| found.get(*name) != Some(value)).map(|(name, _)| name);
+    let more = found.keys().filter(|name| !name.starts_with('_') && !wanted.contains_key(*name));
+    let names: Vec<&str> = other.chain(more).map(String::as_str).collect();
+    (!names.is_empty()).then(|| format!("has another {}", names.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::survives;
+
+    #[test]
+    fn only_json_that_every_reader_understands_alike_is_stored_as_json() {
+        for good in [r#"{"b":1, "a":[true,null,"x y\n"]}"#, "0.25", "9007199254740992", r#""é""#] {
+            assert!(survives(good).is_some(), "{good}");
+        }
+        for bad in
+            [r#"{"a":1,"a":1}"#, "9007199254740993", "1e400", "0.10", "1.00000000000000000001", "{", "-0"]
+        {
+            assert!(survives(bad).is_none(), "{bad}");
+        }
+        let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+        assert!(survives(&deep).is_none(), "deeply nested");
+    }
+}

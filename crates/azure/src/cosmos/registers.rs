@@ -1,0 +1,91 @@
+//! Registers: one item each, swapped with If-Match. Each write carries an id of its own, so that one whose answer was
+//! lost is recognised when it is read back.
+
+use azure_data_cosmos::options::{ItemWriteOptions, Precondition};
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use precedent_core::store::{ExpectedRegister, Register, RegisterName};
+use precedent_core::{Error, ErrorKind, FrameId, Result};
+use serde_json::{Value, json};
+
+use super::{CosmosRemote, errors};
+
+const REGISTERS: &str = "~registers";
+
+/// An id may hold no `/`; a name holds no `!`.
+fn id(name: &RegisterName) -> String {
+    name.as_str().replace('/', "!")
+}
+
+impl CosmosRemote {
+    pub(super) async fn read_register(&self, name: &RegisterName) -> Result<Option<Register>> {
+        let Some((item, _)) = self.read(REGISTERS, &id(name)).await? else { return Ok(None) };
+        decode(name, &item).map(Some)
+    }
+
+    pub(super) async fn swap_register(
+        &self,
+        name: &RegisterName,
+        expected: ExpectedRegister,
+        value: Bytes,
+    ) -> Result<Register> {
+        let there = self.read(REGISTERS, &id(name)).await?;
+        let revision = there.as_ref().map(|(item, _)| decode(name, item)).transpose()?.map(|r| r.revision);
+        let conflict = |found: Option<u64>| {
+            let found = found.map_or("has never been set".to_owned(), |r| format!("has the revision {r}"));
+            Error::new(ErrorKind::Conflict, format!("the register {name} {found}, not what was expected"))
+        };
+        let next = match (expected, revision) {
+            (ExpectedRegister::Absent, None) => 1,
+            (ExpectedRegister::Revision(wanted), Some(found)) if wanted == found => found + 1,
+            (_, found) => return Err(conflict(found)),
+        };
+        let write = FrameId::random().to_string();
+        let fields = json!({
+            "kind": "register", "name": name.as_str(), "revision": next, "write": write,
+            "value": BASE64_STANDARD.encode(&value),
+        });
+        let item = self.item(REGISTERS, &id(name), fields);
+        let key = self.own_key(REGISTERS);
+        let answer = match &there {
+            None => self.container.create_item(key, &id(name), &item, None).await,
+            Some((_, etag)) => {
+                let options =
+                    ItemWriteOptions::default().with_precondition(Precondition::if_match(etag.clone()));
+                self.container.replace_item(key, &id(name), &item, Some(options)).await
+            }
+        };
+        let what = format!("setting the register {name}");
+        let error = match answer {
+            Ok(answer) => {
+                self.charge(answer.headers());
+                return Ok(Register { value, revision: next });
+            }
+            Err(error) => error,
+        };
+        let (status, told) = (error.status(), self.failed(&error, &what));
+        let settled = status.is_conflict() || status.is_precondition_failed();
+        if !settled && errors::nothing_written(&error) {
+            return Err(told);
+        }
+        // Ours, from an attempt whose answer was lost, or somebody else's: the id of the write says which.
+        let unknown = |error: Error| Error::new(ErrorKind::Unknown, error.message());
+        let now = self.read(REGISTERS, &id(name)).await.map_err(unknown)?;
+        match now {
+            Some((item, _)) if item["write"].as_str() == Some(&write) => {
+                Ok(Register { value, revision: next })
+            }
+            Some((item, _)) if settled => Err(conflict(decode(name, &item).ok().map(|r| r.revision))),
+            None if settled => Err(conflict(None)),
+            _ => Err(unknown(told)),
+        }
+    }
+}
+
+fn decode(name: &RegisterName, item: &Value) -> Result<Register> {
+    let value = item["value"].as_str().and_then(|text| BASE64_STANDARD.decode(text).ok());
+    match (value, item["revision"].as_u64()) {
+        (Some(value), Some(revision)) => Ok(Register { value: value.into(), revision }),
+        _ => Err(Error::damaged(format!("the register {name} has no value or no revision"))),
+    }
+}
