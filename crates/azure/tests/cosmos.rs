@@ -7,7 +7,9 @@ use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Tra
 use precedent_azure::remote::{Commit, LogRecord, Outcome, Remote};
 use precedent_core::store::ExpectedRegister;
 use precedent_core::{ErrorKind, FrameId, Hash, LogId, LogName, Position};
-use precedent_cosmos_emulator::{Account, Container, Emulator, Fault, FaultRule, KEY, Operation, answer, fault};
+use precedent_cosmos_emulator::{
+    Account, Container, Emulator, Fault, FaultRule, KEY, Operation, answer, fault,
+};
 
 const DATABASE: &str = "eventSourcingDb";
 const CONTAINER: &str = "eventsContainer";
@@ -133,7 +135,10 @@ async fn a_frame_never_follows_one_that_is_gone_or_another() {
     let remote = open(&emulator, Vec::new()).await;
     let log = log(&remote).await;
     assert!(matches!(remote.commit(&frame(log, 1, noise(9))).await, Outcome::Gone(_)), "no predecessor");
-    assert!(matches!(remote.commit(&frame(log, 4, noise(9))).await, Outcome::Gone(_)), "of the bucket before");
+    assert!(
+        matches!(remote.commit(&frame(log, 4, noise(9))).await, Outcome::Gone(_)),
+        "of the bucket before"
+    );
     assert!(matches!(remote.commit(&frame(LogId::random(), 0, noise(9))).await, Outcome::Gone(_)), "no log");
     assert_committed(&remote.commit(&frame(log, 0, noise(9))).await);
     let other = Commit { previous: hash(99), ..frame(log, 1, noise(9)) };
