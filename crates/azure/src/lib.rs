@@ -21,4 +21,4 @@ pub mod remote;
 pub mod store;
 pub mod table;
 
-pub use store::{Options, RemoteStore};
+pub use store::{CatchingUp, Options, RemoteStore};

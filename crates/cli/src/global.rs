@@ -5,6 +5,7 @@ use std::path::Path;
 use precedent::{Access, ErrorKind, Log, OpenOptions};
 
 use crate::failure::{Failure, Result};
+use crate::progress;
 
 /// The store that is meant when none is named.
 pub(crate) const DEFAULT_STORE: &str = "file:./precedent-data";
@@ -12,7 +13,8 @@ pub(crate) const DEFAULT_STORE: &str = "file:./precedent-data";
 /// What every command takes.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Global {
-    /// The store: file:PATH, http://HOST, https://HOST or memory:, with ?log=NAME for another log than main
+    /// The store: file:PATH, http://HOST, https://HOST, cosmos://ACCOUNT/DATABASE/CONTAINER, table://ACCOUNT/TABLE or
+    /// memory:, with ?log=NAME for another log than main
     /// [env: PRECEDENT_URL] [default: file:./precedent-data]
     #[arg(long, value_name = "URL", global = true)]
     pub(crate) store: Option<String>,
@@ -61,13 +63,15 @@ pub(crate) fn writing(clock: Clock) -> OpenOptions {
 pub(crate) async fn open(url: &str, options: OpenOptions) -> Result<Log> {
     // Where a store may be made, one that is not there is not what is missing.
     let to_be_there = !options.create;
-    precedent::open(url, options).await.map_err(|error| {
+    precedent::open(url, progress::catching_up(options)).await.map_err(|error| {
         let kind = error.kind();
+        // Azure's errors name the command that makes what is missing.
+        let provisioned = error.message().contains("precedent provision");
         // The library speaks of it where a directory is served over TLS, not where a server was named.
         let certificate = error.message().contains("its certificate has to");
         let failure = Failure::from(error);
         match kind {
-            ErrorKind::NotFound if to_be_there => failure.hint("'precedent demo' makes a store to look at, 'precedent append' one of your own; --store names another"),
+            ErrorKind::NotFound if to_be_there && !provisioned => failure.hint("'precedent demo' makes a store to look at, 'precedent append' one of your own; --store names another"),
             ErrorKind::Unavailable if certificate => {
                 failure.hint("--store https://NAME asks the server by a name that its certificate covers")
             }

@@ -1,8 +1,10 @@
 //! Progress of long work: on a terminal only, on stderr, gone when the work is done.
 
 use std::io::IsTerminal;
+use std::sync::{Arc, OnceLock};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use precedent::OpenOptions;
 
 /// A bar over events; without a total it counts. It is hidden where stderr is no terminal.
 pub(crate) fn events(doing: &'static str, total: Option<u64>) -> ProgressBar {
@@ -20,6 +22,21 @@ pub(crate) fn bytes(doing: &'static str, total: Option<u64>) -> ProgressBar {
         None => "{msg:<10} {bytes}  {elapsed}",
     };
     bar(doing, total, template)
+}
+
+/// The same options, with a bar while a log on Azure is caught up with: it is there once there is something to fetch.
+pub(crate) fn catching_up(mut options: OpenOptions) -> OpenOptions {
+    if std::io::stderr().is_terminal() {
+        let bar: OnceLock<ProgressBar> = OnceLock::new();
+        options.catching_up = Some(Arc::new(move |here, done| {
+            let bar = bar.get_or_init(|| events("fetching", None));
+            bar.set_position(here);
+            if done {
+                bar.finish_and_clear();
+            }
+        }));
+    }
+    options
 }
 
 /// No bar at all.

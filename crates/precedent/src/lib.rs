@@ -8,6 +8,8 @@
 //! | `file:PATH`, or a bare path | a directory; if a server has it open, that server is asked |
 //! | `memory:` | this process: a new, empty store |
 //! | `http://HOST[:PORT]`, `https://HOST[:PORT]` | a Precedent server |
+//! | `cosmos://ACCOUNT/DATABASE/CONTAINER` | Azure Cosmos DB; `cosmos+http://127.0.0.1:PORT/…` its emulator |
+//! | `table://ACCOUNT/TABLE` | Azure Table Storage; `table+http://127.0.0.1:PORT/ACCOUNT/TABLE` its emulator |
 //!
 //! `?log=NAME` picks the log; without it, it is `main`.
 //!

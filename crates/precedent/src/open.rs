@@ -10,6 +10,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use precedent_azure::cosmos::{self, CosmosRemote};
+use precedent_azure::table::{self, TableRemote};
+use precedent_azure::{self as azure, CatchingUp, RemoteStore};
 use precedent_core::{Error, ErrorKind, Log, LogName, MemoryStore, Result, Store};
 use precedent_engine::{self as engine, EmbeddedStore};
 
@@ -46,12 +49,21 @@ pub struct OpenOptions {
     pub pack: bool,
     /// The bearer token for a server; without one, the environment variable `PRECEDENT_TOKEN`.
     pub token: Option<String>,
+    /// Told how many events are here, while a log on Azure is caught up with, and when that is done.
+    pub catching_up: Option<CatchingUp>,
 }
 
 impl Default for OpenOptions {
     /// To write, making the store if there is none.
     fn default() -> Self {
-        Self { access: Access::Write, create: true, accept_clock: false, pack: true, token: None }
+        Self {
+            access: Access::Write,
+            create: true,
+            accept_clock: false,
+            pack: true,
+            token: None,
+            catching_up: None,
+        }
     }
 }
 
@@ -63,7 +75,7 @@ impl std::fmt::Debug for OpenOptions {
             .field("accept_clock", &self.accept_clock)
             .field("pack", &self.pack)
             .field("token", &self.token.as_ref().map(|_| "…"))
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -126,6 +138,8 @@ pub async fn open_store(url: &str, options: OpenOptions) -> Result<Opened> {
             "{url} is a server already: only a store of this machine can be owned by this process"
         ))),
         Location::Http(url) => Ok(not_owned(connect(&url, options.token()).await?)),
+        // Any number of processes write to it: nobody has to own it.
+        Location::Service(service) => Ok(not_owned(open_service(service, &options).await?)),
         Location::Directory(path) => match options.access {
             Access::Read | Access::ReadFiles => Ok(not_owned(open_to_read(&path, &options).await?)),
             Access::Write | Access::Own => {
@@ -143,6 +157,32 @@ pub async fn open_store(url: &str, options: OpenOptions) -> Result<Opened> {
 
 async fn connect(url: &str, token: Option<String>) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(HttpStore::connect(url, token).await?))
+}
+
+async fn open_service(service: Service, options: &OpenOptions) -> Result<Arc<dyn Store>> {
+    let mut store = azure::Options::default();
+    store.access = match options.access {
+        Access::Read | Access::ReadFiles => azure::store::Access::ReadOnly,
+        Access::Write | Access::Own => azure::store::Access::ReadWrite,
+    };
+    store.accept_clock = options.accept_clock;
+    store.catching_up = options.catching_up.clone();
+    if let Some(bytes) = service.inline_bytes {
+        store.inline_bytes_max = bytes;
+    }
+    let Service { kind, url, item_bytes, inline_bytes, region } = service;
+    let remote: Arc<dyn azure::remote::Remote> = match kind {
+        Kind::Cosmos => {
+            let settings = cosmos::Settings::from_environment(&url)?;
+            let options = cosmos::Options { item_bytes, region };
+            Arc::new(CosmosRemote::connect(settings, options).await?)
+        }
+        Kind::Table => {
+            let options = table::Options { item_bytes, inline_bytes };
+            Arc::new(TableRemote::new(&table::Settings::parse(&url, options)?)?)
+        }
+    };
+    Ok(Arc::new(RemoteStore::open(remote, store)?))
 }
 
 async fn open_to_read(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Store>> {
@@ -261,29 +301,86 @@ enum Location {
     Memory,
     /// The URL without the parameters that are ours.
     Http(String),
+    Service(Service),
 }
 
-const UNDERSTOOD: &str = "file:PATH or a path, memory:, http://HOST[:PORT] and https://HOST[:PORT]";
+/// A service of Azure.
+#[derive(Debug, PartialEq, Eq)]
+struct Service {
+    kind: Kind,
+    /// The URL without parameters.
+    url: String,
+    item_bytes: Option<usize>,
+    inline_bytes: Option<usize>,
+    region: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Cosmos,
+    Table,
+}
+
+impl Kind {
+    /// A store of this kind with nothing chosen.
+    fn at(self, url: &str) -> Location {
+        let url = url.to_owned();
+        Location::Service(Service { kind: self, url, item_bytes: None, inline_bytes: None, region: None })
+    }
+}
+
+const UNDERSTOOD: &str = "file:PATH or a path, memory:, http://HOST[:PORT], https://HOST[:PORT], \
+                          cosmos://ACCOUNT/DATABASE/CONTAINER and table://ACCOUNT/TABLE";
 
 fn parse(url: &str) -> Result<(Location, LogName)> {
     let (place, parameters) = match url.split_once('?') {
         Some((place, parameters)) => (place, Some(parameters)),
         None => (url, None),
     };
-    let mut name = None;
+    let mut location = location(place)?;
+    let mut seen = Vec::new();
+    let mut log = None;
     for parameter in parameters.into_iter().flat_map(|p| p.split('&')) {
-        match parameter.split_once('=') {
-            Some(("log", value)) if name.is_none() => name = Some(value.parse::<LogName>()?),
-            Some(("log", _)) => return Err(Error::invalid("the parameter 'log' stands twice in the URL")),
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if seen.contains(&name) {
+            let name = name.escape_debug();
+            return Err(Error::invalid(format!("the parameter '{name}' stands twice in the URL")));
+        }
+        seen.push(name);
+        match (name, &mut location) {
+            ("log", _) => log = Some(value.parse::<LogName>()?),
+            ("item_bytes", Location::Service(service)) => service.item_bytes = Some(bytes(name, value)?),
+            ("inline_bytes", Location::Service(service)) => service.inline_bytes = Some(bytes(name, value)?),
+            ("region", Location::Service(Service { kind: Kind::Cosmos, region, .. }))
+                if !value.is_empty() =>
+            {
+                let decoded = percent_encoding::percent_decode_str(value).decode_utf8();
+                let decoded = decoded.map_err(|_| Error::invalid("the parameter 'region' is not UTF-8"))?;
+                *region = Some(decoded.into_owned());
+            }
             _ => {
+                let understood = match location {
+                    Location::Service(Service { kind: Kind::Cosmos, .. }) => {
+                        "'log=NAME', 'item_bytes=N', 'inline_bytes=N' and 'region=NAME' are understood"
+                    }
+                    Location::Service(_) => "'log=NAME', 'item_bytes=N' and 'inline_bytes=N' are understood",
+                    _ => "'log=NAME' is the only one understood",
+                };
                 return Err(Error::invalid(format!(
-                    "the URL has the parameter '{}'; 'log=NAME' is the only one understood",
+                    "the URL has the parameter '{}'; {understood}",
                     parameter.escape_debug()
                 )));
             }
         }
     }
-    Ok((location(place)?, name.unwrap_or_default()))
+    Ok((location, log.unwrap_or_default()))
+}
+
+/// A number of bytes in a parameter.
+fn bytes(name: &str, value: &str) -> Result<usize> {
+    value.parse().map_err(|_| {
+        Error::invalid(format!("'{name}={}' is not a number of bytes, digits only", value.escape_debug()))
+    })
 }
 
 fn location(place: &str) -> Result<Location> {
@@ -308,13 +405,8 @@ fn location(place: &str) -> Result<Location> {
         ))),
         "http" | "https" if rest.starts_with("//") && rest.len() > 2 => Ok(Location::Http(place.to_owned())),
         "http" | "https" => Err(Error::invalid(format!("'{}' names no host", place.escape_debug()))),
-        scheme @ ("cosmos" | "cosmos+http" | "table" | "table+http") => {
-            let service =
-                if scheme.starts_with("cosmos") { "Azure Cosmos DB" } else { "Azure Table Storage" };
-            Err(Error::invalid(format!(
-                "this build has no store for {service} ({scheme}:); understood are {UNDERSTOOD}"
-            )))
-        }
+        "cosmos" | "cosmos+http" => Ok(Kind::Cosmos.at(place)),
+        "table" | "table+http" => Ok(Kind::Table.at(place)),
         other => Err(Error::invalid(format!(
             "the scheme '{other}:' is not understood; understood are {UNDERSTOOD}"
         ))),
@@ -380,6 +472,17 @@ mod tests {
             assert_eq!(located(url), Location::Directory(path.into()), "{url}");
         }
         assert_eq!(located("memory:"), Location::Memory);
+        let chosen = Service {
+            kind: Kind::Table,
+            url: "table://account/events".into(),
+            item_bytes: Some(7),
+            inline_bytes: Some(0),
+            region: None,
+        };
+        assert_eq!(
+            located("table://account/events?item_bytes=7&inline_bytes=0&log=other"),
+            Location::Service(chosen)
+        );
         let (server, name) = parse("https://log.example:8443?log=team-1").unwrap();
         assert_eq!(server, Location::Http("https://log.example:8443".into()));
         assert_eq!(name.as_str(), "team-1");
@@ -397,8 +500,10 @@ mod tests {
             ("memory:x", "'memory:'"),
             ("http:", "names no host"),
             ("https://", "names no host"),
-            ("cosmos://account/db/container", "Azure Cosmos DB"),
-            ("table+http://127.0.0.1:1/a/t", "Azure Table Storage"),
+            ("ftp://x", "cosmos://ACCOUNT/DATABASE/CONTAINER"),
+            ("table://account/t?region=x", "'item_bytes=N'"),
+            ("cosmos://account/db/container?item_bytes=many", "'item_bytes=many'"),
+            ("./log?item_bytes=1", "'log=NAME' is the only one"),
             ("./log?lgo=main", "'lgo=main'"),
             ("./log?", "''"),
             ("./log?log=UPPER", "UPPER"),

@@ -118,9 +118,11 @@ impl CosmosRemote {
                         Some(404) => return self.gone(commit, &before).await,
                         Some(429) => {
                             let message = format!("{what}: the service answered 429: too many requests");
-                            return Outcome::Refused(
-                                Error::new(ErrorKind::Overloaded, message).retry_after(1),
-                            );
+                            let error = Error::new(ErrorKind::Overloaded, message).retry_after(1);
+                            if in_doubt {
+                                return self.settle(commit, error).await;
+                            }
+                            return Outcome::Refused(error);
                         }
                         Some(410 | 449) if attempt < ATTEMPTS => {
                             tokio::time::sleep(wait).await;
@@ -159,7 +161,10 @@ impl CosmosRemote {
             Err(error) => return Some(Outcome::Refused(error)),
         }
         // An anchor commits nothing, so an error of it is never one of the frame.
-        self.create(here, before, json!({ "kind": "link" })).await.err().map(|error| Outcome::Refused(unwritten(error)))
+        self.create(here, before, json!({ "kind": "link" }))
+            .await
+            .err()
+            .map(|error| Outcome::Refused(unwritten(error)))
     }
 
     /// The link is not there. A frame of this number can be there all the same, ours or another's.

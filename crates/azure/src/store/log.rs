@@ -120,6 +120,7 @@ impl RemoteLog {
         let before = self.state()?.next_sequence;
         let _turn = self.fetching.lock().await;
         let mut next = self.state()?.next_sequence;
+        let mut steps = 0;
         while self.remote.has_frame(self.id, next).await? {
             let stored = self.remote.frames(self.id, next, FETCH_BYTES).await?;
             if stored.is_empty() {
@@ -134,12 +135,20 @@ impl RemoteLog {
                 return Err(Error::damaged(format!("frame {next} of log '{}' cannot be read", self.name)));
             }
             next = now;
-            if let Some(shown) = &self.catching_up.0 {
-                let size = self.state()?.size();
-                shown(size, size);
-            }
+            steps += 1;
+            self.show(steps, false)?;
         }
+        self.show(steps, true)?;
         Ok(next > before)
+    }
+
+    /// Says how far catching up is, if that is worth saying.
+    fn show(&self, steps: u32, done: bool) -> Result<()> {
+        match &self.catching_up.0 {
+            Some(shown) if steps > 1 => shown(self.state()?.size(), done),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Adds frames as they were fetched, the first having this number. One that does not prove itself becomes a hole.

@@ -21,8 +21,8 @@ pub enum Access {
     ReadOnly,
 }
 
-/// Told how far catching up is: events that are here, and those that are known to be there.
-pub type CatchingUp = Arc<dyn Fn(u64, u64) + Send + Sync>;
+/// Told how far catching up is, when it takes more than one step: events that are here by now, and whether that is all.
+pub type CatchingUp = Arc<dyn Fn(u64, bool) + Send + Sync>;
 
 /// How a store is opened.
 #[derive(Clone)]
