@@ -6,6 +6,7 @@
 //! | `credentials` | who we are to Azure |
 //! | `cloud` | where its services are |
 //! | `packing` | the bytes of a frame in an item |
+//! | `provision` | the resources a store needs: planned, made, checked, removed |
 //!
 //! The protocol of a log (commit, settling, catching up, documents) is written once, over [`remote::Remote`]. Each
 //! service is native behind that: they share credentials, packing and the mapping of errors, no more.
@@ -13,4 +14,5 @@
 pub mod cloud;
 pub mod credentials;
 pub mod packing;
+pub mod provision;
 pub mod remote;
