@@ -22,6 +22,11 @@ pub(crate) fn bytes(doing: &'static str, total: Option<u64>) -> ProgressBar {
     bar(doing, total, template)
 }
 
+/// A line that says what is being done, without a number.
+pub(crate) fn steps() -> ProgressBar {
+    bar("", None, "{spinner} {msg}")
+}
+
 /// No bar at all.
 pub(crate) fn hidden() -> ProgressBar {
     ProgressBar::hidden()
