@@ -457,8 +457,7 @@ impl World {
         now: Duration,
         cloud: Cloud,
     ) -> Reply {
-        let decoded: Vec<String> =
-            url.path_segments().into_iter().flatten().map(|segment| percent_decoded(segment)).collect();
+        let decoded: Vec<String> = url.path_segments().into_iter().flatten().map(percent_decoded).collect();
         let segments: Vec<&str> = decoded.iter().map(String::as_str).collect();
         let path = path.to_ascii_lowercase();
         match (method, segments.as_slice()) {
@@ -594,7 +593,7 @@ impl World {
         match (method, there) {
             (Method::Get, Some(group)) => Reply::new(200, group),
             (Method::Put, there) => {
-                if !body["location"].as_str().is_some_and(|location| shown_region(location).is_some()) {
+                if body["location"].as_str().is_none_or(|location| shown_region(location).is_none()) {
                     return Reply::error(
                         400,
                         "LocationNotAvailableForResourceGroup",
