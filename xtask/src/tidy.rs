@@ -43,7 +43,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("precedent-decisions", &["precedent-core"]),
     ("precedent-server", &["precedent-core", "precedent-capture", "precedent-decisions"]),
     ("precedent", &["precedent-core", "precedent-engine", "precedent-azure"]),
-    ("precedent-cli", &["precedent", "precedent-server", "precedent-core"]),
+    // `provision` makes what a store needs before there is one; whoever opens a store does not carry it.
+    ("precedent-cli", &["precedent", "precedent-azure", "precedent-server", "precedent-core"]),
     ("xtask", &[]),
 ];
 

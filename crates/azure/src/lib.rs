@@ -9,6 +9,7 @@
 //! | `packing` | the bytes of a frame in an item |
 //! | `cosmos` | Cosmos DB |
 //! | `table` | Table Storage |
+//! | `provision` | the resources a store needs: planned, made, checked, removed |
 //!
 //! The protocol of a log (commit, settling, catching up, documents) is written once, over [`remote::Remote`]. Each
 //! service is native behind that: they share credentials, packing and the mapping of errors, no more.
@@ -17,6 +18,7 @@ pub mod cloud;
 pub mod cosmos;
 pub mod credentials;
 pub mod packing;
+pub mod provision;
 pub mod remote;
 pub mod store;
 pub mod table;

@@ -39,6 +39,11 @@ pub(crate) fn catching_up(mut options: OpenOptions) -> OpenOptions {
     options
 }
 
+/// A line that says what is being done, without a number.
+pub(crate) fn steps() -> ProgressBar {
+    bar("", None, "{spinner} {msg}")
+}
+
 /// No bar at all.
 pub(crate) fn hidden() -> ProgressBar {
     ProgressBar::hidden()

@@ -8,6 +8,7 @@ mod doctor;
 mod export;
 mod head;
 mod import;
+mod provision;
 mod read;
 mod serve;
 mod verify;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Copy(copy::Args),
     /// Say how large the log is, and what is to be said about its state
     Doctor(doctor::Args),
+    /// Plan, make, check and remove the Azure resources of a store
+    Provision(provision::Args),
     /// Measure appends on this machine, beside a bare loop of writes and syncs
     Bench(bench::Args),
 }
@@ -65,6 +68,7 @@ impl Command {
             Self::Verify(args) => verify::run(args, global).await,
             Self::Copy(args) => copy::run(args, global).await,
             Self::Doctor(args) => doctor::run(args, global).await,
+            Self::Provision(args) => provision::run(args, global).await,
             Self::Bench(args) => bench::run(args, global).await,
         }
     }
