@@ -39,10 +39,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("precedent-engine", &["precedent-core"]),
     ("precedent-azure", &["precedent-core", "precedent-engine"]),
     ("precedent-capture", &["precedent-core"]),
-    ("precedent-decisions", &["precedent-core"]),
+    // The record of a decision shows calls in the one view that capture makes of them (decision 22).
+    ("precedent-decisions", &["precedent-core", "precedent-capture"]),
     ("precedent-server", &["precedent-core", "precedent-capture", "precedent-decisions"]),
     ("precedent", &["precedent-core", "precedent-engine", "precedent-azure"]),
-    ("precedent-cli", &["precedent", "precedent-server", "precedent-core"]),
+    ("precedent-cli", &["precedent", "precedent-server", "precedent-decisions", "precedent-core"]),
     ("xtask", &[]),
 ];
 

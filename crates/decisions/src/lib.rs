@@ -5,6 +5,7 @@
 //! | [`key`] | what holds events together: decision, correlation, trace, stream |
 //! | [`gather`] | finds the events of one key, and what belongs to them, within bounds |
 //! | [`record`] | makes the record of a decision of them: steps, versions then live, sums |
+//! | [`story`] | the record as people read it, line by line |
 //! | [`live`] | which version of a model, prompt or policy was live at a position |
 //! | [`list`] | lists decisions, newest first, page by page |
 //! | [`facts`] | typed builders of the events that people record by hand |
@@ -20,6 +21,7 @@ pub mod key;
 pub mod list;
 pub mod live;
 pub mod record;
+pub mod story;
 pub mod text;
 
 pub use gather::Bounds;
