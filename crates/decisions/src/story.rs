@@ -230,13 +230,13 @@ impl Record {
                 }
                 match repeats.messages {
                     0 => {}
-                    1 => what.push("1 message".to_owned()),
-                    n => what.push(format!("{n} messages")),
+                    1 => what.push("the first message".to_owned()),
+                    n => what.push(format!("the first {n} messages")),
                 }
                 lines.push(about(
                     Some(at),
                     "given",
-                    format!("{} as at {}, with its answer", what.join(", "), repeats.position),
+                    format!("{}: as shown up to {}", what.join(", "), repeats.position),
                 ));
                 (repeats.messages, repeats.system, repeats.tools)
             }
@@ -370,7 +370,7 @@ fn call_title(call: &ModelCall) -> String {
     match (&call.model_requested, &call.model_served) {
         (Some(asked), Some(served)) if asked != served => format!("{asked}, served by {served}"),
         (Some(model), _) | (None, Some(model)) => model.clone(),
-        (None, None) => "a model without a name".to_owned(),
+        (None, None) => "the model is not named".to_owned(),
     }
 }
 
