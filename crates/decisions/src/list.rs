@@ -1,7 +1,7 @@
 //! Lists decisions, newest first, page by page.
 //!
-//! A row is what belongs together by one [`Key`]: a decision, or a run that ended in an outcome without anybody having said
-//! what was decided. It stands where its decision was made; without one, where the first override, outcome or feedback was recorded.
+//! A row is what belongs together by one [`Key`]. It stands where its decision was made. In a log in which nobody ever said that a
+//! decision was made, such as one of imported runs, it stands at the first override, outcome or feedback; and other types can be named.
 //!
 //! **Invariant.** A row stands on one page only, whatever comes between two pages, and no page looks at more than
 //! [`LOOKED_AT_MAX`] events: one that found little says where to go on.
@@ -32,7 +32,7 @@ const ROW_EVENTS: usize = 64;
 /// Candidates of one read.
 const CANDIDATES: usize = 64;
 
-/// The types a row can stand at.
+/// The types that are read of a row; the first is the one it stands at, if it can.
 const ANCHORS: [&str; 4] = [types::DECISION, types::OVERRIDE, types::OUTCOME, types::FEEDBACK];
 
 /// What an outcome has to say: a member of its data, and its value. Numbers are compared as numbers.
@@ -101,7 +101,7 @@ fn number(text: &str) -> Option<f64> {
 /// Which decisions.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
-    /// Rows stand at events of these types; none means decisions, else overrides, outcomes and feedback.
+    /// Rows stand at events of these types; none means decisions or, in a log without any, overrides, outcomes and feedback.
     pub types: Vec<String>,
     /// An event the row stands at has all of these.
     pub tags: Vec<Tag>,
@@ -166,6 +166,8 @@ pub struct Entry {
 /// Some of the decisions.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Listing {
+    /// The types of the events that rows stand at.
+    pub by: Vec<String>,
     /// The rows, newest first.
     pub decisions: Vec<Entry>,
     /// Where to go on, as [`Filter::before`]; none means the end.
@@ -195,7 +197,8 @@ pub async fn list(log: &Log, filter: &Filter) -> Result<Listing> {
     }
     let limit = if filter.limit == 0 { LIMIT_DEFAULT } else { filter.limit.min(LIMIT_MAX) };
     let by_outcome = !filter.outcomes.is_empty();
-    let item = candidates(filter);
+    let item = candidates(log, filter, size).await?;
+    listing.by = item.types.clone();
     let mut read = Read {
         before: Some(end),
         direction: Direction::Backward,
@@ -224,7 +227,7 @@ pub async fn list(log: &Log, filter: &Filter) -> Result<Listing> {
                 continue;
             }
             lookups += 1;
-            listing.decisions.extend(row(log, filter, &item, &candidate, size).await?);
+            listing.decisions.extend(row(log, filter, &item, &candidate, size, &mut listing.unreadable).await?);
         }
         let Some(covered) = page.next.filter(|covered| covered.0 > 0) else { return Ok(listing) };
         read = read.continued(covered);
@@ -236,16 +239,24 @@ pub async fn list(log: &Log, filter: &Filter) -> Result<Listing> {
 }
 
 /// The events a row can be found by.
-fn candidates(filter: &Filter) -> QueryItem {
-    let owned = |types: &[&str]| types.iter().map(|&name| name.to_owned()).collect();
+async fn candidates(log: &Log, filter: &Filter, size: u64) -> Result<QueryItem> {
+    let of = |types: &[&str]| types.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     if !filter.outcomes.is_empty() {
-        return QueryItem { types: owned(&[types::OUTCOME]), ..QueryItem::default() };
+        return Ok(QueryItem { types: of(&[types::OUTCOME]), ..QueryItem::default() });
     }
     let types = match filter.types.is_empty() {
-        true => owned(&ANCHORS),
+        // Where there are decisions, what else there is may be a thousand times as much, and stands with them.
+        true => {
+            let decisions = Query::event_type(types::DECISION);
+            let (one, damaged) = first(log, Read { before: Some(Position(size)), ..Read::matching(decisions) }).await?;
+            match one.is_some() || !damaged.is_empty() {
+                true => of(&ANCHORS[..1]),
+                false => of(&ANCHORS[1..]),
+            }
+        }
         false => filter.types.clone(),
     };
-    QueryItem { types, tags: filter.tags.clone(), ..QueryItem::default() }
+    Ok(QueryItem { types, tags: filter.tags.clone(), ..QueryItem::default() })
 }
 
 /// The row that stands at this event, if one does.
@@ -255,6 +266,7 @@ async fn row(
     item: &QueryItem,
     candidate: &RecordedEvent,
     size: u64,
+    unreadable: &mut Vec<Unreadable>,
 ) -> Result<Option<Entry>> {
     let key = Key::of(candidate);
     let by_outcome = !filter.outcomes.is_empty();
@@ -271,6 +283,12 @@ async fn row(
             let mut events: Vec<RecordedEvent> = Vec::new();
             let left = pages(log, read, |page| {
                 events.extend(page.events);
+                for damage in page.damaged {
+                    if unreadable.iter().all(|one| one.position != damage.position) {
+                        let detail = damage.error.message().to_owned();
+                        unreadable.push(Unreadable { position: damage.position, detail });
+                    }
+                }
                 events.len() < ROW_EVENTS
             })
             .await?;
@@ -293,12 +311,7 @@ async fn row(
     };
     let made = events.iter().find(|event| is_made(event));
     let of_decision = (!by_outcome).then(|| events.iter().filter(|e| is_made(e)).find(matches)).flatten();
-    let elsewhere = filter.types.is_empty() && filter.tags.is_empty() && !by_outcome && made.is_some();
-    let first_match = match of_decision {
-        Some(event) => Some(event),
-        None if elsewhere => return Ok(None),
-        None => events.iter().find(matches),
-    };
+    let first_match = of_decision.or_else(|| events.iter().find(matches));
     let stands_here = match (first_match, more) {
         (Some(event), _) => event.position == candidate.position,
         // Too much lies before it to have been read: the first of its kind stands for all.

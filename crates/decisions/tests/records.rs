@@ -164,6 +164,16 @@ async fn an_outcome_for_a_decision_that_never_was_is_kept_and_said() {
     let rows = list(&log, &Filter::default()).await.unwrap().decisions;
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].decision.as_ref(), rows[0].outcomes.len()), (None, 1));
+    // Beside decisions that were, it is found by its type and by what it says.
+    put(&log, facts::decision("urn:test", "d").decided("x").build().unwrap()).await;
+    let by_type = Filter { types: vec!["ai.outcome.observed".into()], ..Filter::default() };
+    let by_outcome = Filter { outcomes: vec!["repaid=true".parse().unwrap()], ..Filter::default() };
+    for filter in [by_type, by_outcome] {
+        let rows = list(&log, &filter).await.unwrap().decisions;
+        assert_eq!(rows.iter().map(|row| row.key.value.as_str()).collect::<Vec<_>>(), ["ghost"]);
+    }
+    let rows = list(&log, &Filter::default()).await.unwrap().decisions;
+    assert_eq!(rows.iter().map(|row| row.key.value.as_str()).collect::<Vec<_>>(), ["d"]);
 }
 
 #[tokio::test]
@@ -286,8 +296,9 @@ async fn an_event_that_fails_its_check_is_named_with_the_record_and_hides_no_oth
     assert_eq!((opened.steps.len(), opened.unreadable.len()), (0, 1));
     // Before the damage nothing is said of it.
     assert_eq!(at(&log, "d", "7").await.unreadable, []);
+    // The row it belongs to says so.
     let listing = list(&log, &Filter::default()).await.unwrap();
-    assert_eq!(listing.unreadable.len(), 1);
+    assert_eq!(listing.unreadable.iter().map(|one| one.position.0).collect::<Vec<_>>(), [8]);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use precedent::{Position, Tag, Time};
 use precedent_decisions::list::{Entry, Filter, LIMIT_MAX, Wanted, list};
+use precedent_decisions::types;
 
 use crate::failure::{Failure, Result};
 use crate::global::Global;
@@ -17,7 +18,7 @@ pub(crate) struct Args {
     /// Only those whose event has this tag; several have to be there together
     #[arg(long = "tag", value_name = "KEY=VALUE")]
     tags: Vec<Tag>,
-    /// List by events of this type instead of decisions, overrides, outcomes and feedback; several are alternatives
+    /// List by events of this type instead of decisions; several are alternatives
     #[arg(long = "type", value_name = "TYPE")]
     types: Vec<String>,
     /// Only those with an outcome that says so, such as reward=1; numbers are compared as numbers, several hold together
@@ -53,6 +54,7 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     };
     let mut out = Output::stdout();
     let (mut count, mut unreadable) = (0, 0);
+    let mut said = !plain || !filter.outcomes.is_empty();
     loop {
         filter.limit = left.unwrap_or(LIMIT_MAX).min(LIMIT_MAX);
         let page = list(&log, &filter).await?;
@@ -61,6 +63,10 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
             say(format_args!("damaged: {}", escaped(&one.detail)));
         }
         unreadable += page.unreadable.len();
+        if !said && !page.decisions.is_empty() && !page.by.iter().any(|name| name == types::DECISION) {
+            say("no ai.decision.made is recorded: these ended in an override, an outcome or feedback");
+        }
+        said = true;
         for entry in &page.decisions {
             match global.json {
                 true => out.json(entry)?,

@@ -168,7 +168,8 @@ impl Paper {
                 true => format!("{dim}{position:>width$}{plain}  {label:<LABEL$}  {tone}{piece}{end}"),
                 false => format!("{:>width$}  {:<LABEL$}  {tone}{piece}{end}", "", "│"),
             };
-            out.line(printed.trim_end())?;
+            // What pads a column goes, what was recorded stays.
+            out.line(if piece.is_empty() { printed.trim_end() } else { &printed })?;
             first = false;
         }
         if left > 0 {

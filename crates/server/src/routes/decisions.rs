@@ -13,7 +13,7 @@ use crate::pager::held;
 use crate::problem::Problem;
 
 pub(super) const FILTERS: &[Parameter] = &[
-    parameter("type", Kind::Texts, "Rows stand at events of one of these types, instead of decisions, overrides, outcomes and feedback."),
+    parameter("type", Kind::Texts, "Rows stand at events of one of these types, instead of decisions."),
     parameter("tag", Kind::Tags, "The event a row stands at has all of these tags, `key=value`."),
     parameter("model", Kind::Text, "Only those that name this model."),
     parameter("outcome", Kind::Tags, "Only those with an outcome that says all of these, `name=value`; numbers are compared as numbers."),
