@@ -53,16 +53,18 @@ impl Cloud {
         let found = CLOUDS.iter().find(|cloud| cloud.name.eq_ignore_ascii_case(name));
         found.copied().ok_or_else(|| {
             let names: Vec<_> = CLOUDS.iter().map(|cloud| cloud.name).collect();
-            Error::invalid(format!("there is no cloud '{}': they are {}", name.escape_debug(), names.join(", ")))
+            Error::invalid(format!(
+                "there is no cloud '{}': they are {}",
+                name.escape_debug(),
+                names.join(", ")
+            ))
         })
     }
 
     /// The cloud that [`CLOUD_VARIABLE`] names, or the public one.
     pub fn from_environment() -> Result<Self> {
         match std::env::var(CLOUD_VARIABLE) {
-            Ok(name) if !name.is_empty() => {
-                Self::named(&name).map_err(|error| error.context(CLOUD_VARIABLE))
-            }
+            Ok(name) if !name.is_empty() => Self::named(&name).map_err(|error| error.context(CLOUD_VARIABLE)),
             _ => Ok(CLOUDS[0]),
         }
     }

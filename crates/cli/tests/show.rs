@@ -51,24 +51,31 @@ fn an_imported_run_reads_like_its_story_and_its_middle_knows_nothing_later() {
     for (shown, sent) in given.iter().zip(&trajectory[1..]) {
         assert_eq!(shown["role"], sent["role"]);
         let parts = shown["parts"].as_array().unwrap();
-        let text: String = parts.iter().filter_map(|p| p["content"].as_str().or(p["result"].as_str())).collect();
+        let text: String =
+            parts.iter().filter_map(|p| p["content"].as_str().or(p["result"].as_str())).collect();
         assert_eq!(text, sent["content"].as_str().unwrap_or_default());
         let calls: Vec<&Value> = parts.iter().filter(|part| part["type"] == "tool_call").collect();
         let asked = sent["tool_calls"].as_array().map_or(&[][..], |calls| calls);
         assert_eq!(calls.len(), asked.len());
         for (call, asked) in calls.iter().zip(asked) {
-            let arguments: Value = serde_json::from_str(asked["function"]["arguments"].as_str().unwrap()).unwrap();
+            let arguments: Value =
+                serde_json::from_str(asked["function"]["arguments"].as_str().unwrap()).unwrap();
             assert_eq!((&call["name"], &call["arguments"]), (&asked["function"]["name"], &arguments));
         }
     }
     for later in trajectory[answers[middle] + 1..].iter().filter_map(|m| m["content"].as_str()) {
         let line = later.lines().next().unwrap_or_default();
-        let before = trajectory[..=answers[middle]].iter().any(|m| m["content"].as_str().is_some_and(|c| c.contains(line)));
+        let before = trajectory[..=answers[middle]]
+            .iter()
+            .any(|m| m["content"].as_str().is_some_and(|c| c.contains(line)));
         assert!(before || line.len() < 20 || !then.out().contains(line), "{line}");
     }
-    assert!(record["milestones"]["outcomes"].as_array().unwrap().is_empty() && !then.out().contains("reward"));
+    assert!(
+        record["milestones"]["outcomes"].as_array().unwrap().is_empty() && !then.out().contains("reward")
+    );
 
-    let rewarded = |value: &str| place.run(&format!("decisions --json --outcome reward={value}")).ends(0).lines();
+    let rewarded =
+        |value: &str| place.run(&format!("decisions --json --outcome reward={value}")).ends(0).lines();
     assert_eq!((rewarded("1").len(), rewarded("1.0").len(), rewarded("1e0").len()), (84, 84, 84));
     let names: Vec<String> = rewarded("1").iter().map(|row| row["key"]["value"].to_string()).collect();
     for (index, run) in runs.iter().enumerate() {
@@ -88,7 +95,16 @@ struct Server {
 }
 
 fn serve(place: &Place, arguments: &[&str]) -> Server {
-    let mut command = place.command(["--json", "serve", "--listen", "127.0.0.1:0", "--otlp-grpc", "off", "--otlp-http", "127.0.0.1:0"]);
+    let mut command = place.command([
+        "--json",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--otlp-grpc",
+        "off",
+        "--otlp-http",
+        "127.0.0.1:0",
+    ]);
     command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut running = Running(command.spawn().unwrap());
     let mut line = String::new();
@@ -150,14 +166,19 @@ fn provider(answers: Vec<Value>) -> SocketAddr {
             let (mut line, mut length) = (String::new(), 0);
             while reader.read_line(&mut line).is_ok_and(|n| n > 2) {
                 let lower = line.to_ascii_lowercase();
-                length = lower.strip_prefix("content-length: ").and_then(|n| n.trim().parse().ok()).unwrap_or(length);
+                length = lower
+                    .strip_prefix("content-length: ")
+                    .and_then(|n| n.trim().parse().ok())
+                    .unwrap_or(length);
                 line.clear();
             }
             let mut body = vec![0; length];
             reader.read_exact(&mut body).unwrap();
             let body = answer.to_string();
             let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n";
-            (&stream).write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+            (&stream)
+                .write_all(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
+                .unwrap();
         }
     });
     address
@@ -171,7 +192,14 @@ fn read_back(place: &Place) -> (Vec<Vec<String>>, Vec<Value>) {
     for row in rows {
         let (name, by) = (row["key"]["value"].as_str().unwrap(), row["key"]["by"].as_str().unwrap());
         let record = place.run_with(["show", name, "--as", by, "--json"], b"").ends(0).json();
-        calls.extend(record["steps"].as_array().unwrap().iter().filter(|s| s["kind"] == "call").map(|s| s["call"].clone()));
+        calls.extend(
+            record["steps"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|s| s["kind"] == "call")
+                .map(|s| s["call"].clone()),
+        );
         let shown = place.run_with(["show", name, "--as", by], b"").ends(0).out();
         lines.push(
             shown
@@ -179,7 +207,11 @@ fn read_back(place: &Place) -> (Vec<Vec<String>>, Vec<Value>) {
                 .filter_map(|line| line.trim_start().split_once("  "))
                 .filter(|(position, _)| position.parse::<u64>().is_ok())
                 .map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>().join(" "))
-                .filter(|line| ["system ", "user ", "→ calls ", "result ", "answer "].iter().any(|label| line.starts_with(label)))
+                .filter(|line| {
+                    ["system ", "user ", "→ calls ", "result ", "answer "]
+                        .iter()
+                        .any(|label| line.starts_with(label))
+                })
                 .collect(),
         );
     }
@@ -204,8 +236,10 @@ fn the_same_two_calls_are_shown_alike_whatever_way_they_came_in() {
         for dialect in ["genai_span", "genai_event", "tl", "oi", "v2_content"] {
             let place = Place::new();
             let server = serve(&place, &[]);
-            let mut files: Vec<PathBuf> =
-                std::fs::read_dir(captures.join(dialect)).unwrap().map(|entry| entry.unwrap().path()).collect();
+            let mut files: Vec<PathBuf> = std::fs::read_dir(captures.join(dialect))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
             files.retain(|file| file.extension().is_some_and(|extension| extension == "bin"));
             files.sort();
             for file in files {
@@ -224,7 +258,12 @@ fn the_same_two_calls_are_shown_alike_whatever_way_they_came_in() {
     let provider = provider(calls.iter().map(|(_, answer)| answer.clone()).collect());
     let server = serve(&place, &["--proxy", &format!("openai=http://{provider}"), "--proxy-fail-closed"]);
     for (request, _) in &calls {
-        post(&server.http, "/proxy/openai/v1/chat/completions", "application/json", request.to_string().as_bytes());
+        post(
+            &server.http,
+            "/proxy/openai/v1/chat/completions",
+            "application/json",
+            request.to_string().as_bytes(),
+        );
     }
     drop(server);
     ways.push(("the proxy".into(), place));
@@ -269,7 +308,15 @@ fn the_same_two_calls_are_shown_alike_whatever_way_they_came_in() {
         let (lines, calls) = read_back(place);
         assert_eq!(lines, [first.clone(), second.clone()], "{way}");
         let telling = |call: &Value| {
-            let names = ["system", "messages", "output", "finish_reasons", "model_requested", "model_served", "parameters"];
+            let names = [
+                "system",
+                "messages",
+                "output",
+                "finish_reasons",
+                "model_requested",
+                "model_served",
+                "parameters",
+            ];
             let mut kept: serde_json::Map<String, Value> =
                 names.iter().map(|name| ((*name).to_owned(), call[*name].clone())).collect();
             kept.insert("tokens".into(), json!([call["usage"]["input"], call["usage"]["output"]]));
@@ -292,7 +339,10 @@ fn what_is_hostile_is_shown_and_not_obeyed() {
     place.run_with(["import", "-"], event.to_string().as_bytes()).ends(0);
     for command in ["show d", "show d --full", "decisions", "show 0"] {
         let out = place.run(command).ends(0).out();
-        assert!(!out.chars().any(|c| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{2069}').contains(&c)), "{out:?}");
+        assert!(
+            !out.chars().any(|c| (c.is_control() && c != '\n') || ('\u{202a}'..='\u{2069}').contains(&c)),
+            "{out:?}"
+        );
         assert!(out.contains("\\u{1b}[31mred"), "{out}");
     }
     let short = place.run("show d").out();
@@ -336,7 +386,8 @@ fn a_reader_that_leaves_is_no_error() {
         })
         .collect();
     place.run_with(["import", "-"], events.as_bytes()).ends(0);
-    let mut child = place.command(["show", "d"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        place.command(["show", "d"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let ended = child.wait_with_output().unwrap();

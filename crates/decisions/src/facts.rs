@@ -52,9 +52,8 @@ impl Fact {
     fn of_decision(mut self, decision: &str) -> Self {
         if decision.is_empty() {
             let what = self.event_type;
-            self.failed.get_or_insert_with(|| {
-                Error::invalid(format!("{what}: the id of the decision is empty"))
-            });
+            self.failed
+                .get_or_insert_with(|| Error::invalid(format!("{what}: the id of the decision is empty")));
         }
         self.event = self.event.attribute("decisionid", decision);
         self
@@ -229,7 +228,10 @@ impl Fact {
                     [] => "a value".to_owned(),
                     names => names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(" or "),
                 };
-                return Err(Error::invalid(format!("{} needs {what}, and it was not given", self.event_type)));
+                return Err(Error::invalid(format!(
+                    "{} needs {what}, and it was not given",
+                    self.event_type
+                )));
             }
         }
         self.event.json(&Value::Object(self.data)).build()

@@ -285,11 +285,7 @@ impl Gathered {
             });
             return Ok(());
         }
-        let read = Read {
-            before: Some(before),
-            limit: Some(PAGE_EVENTS),
-            ..Read::matching(Query { items })
-        };
+        let read = Read { before: Some(before), limit: Some(PAGE_EVENTS), ..Read::matching(Query { items }) };
         let (mut last, mut cut) = (None, false);
         let left_at = pages(log, read, |page| {
             self.damaged(page.damaged);
@@ -311,7 +307,10 @@ impl Gathered {
             let at = last.map_or_else(|| "its first event".to_owned(), |at| format!("position {at}"));
             self.left_out.push(LeftOut {
                 by,
-                detail: format!("what belongs by its {by} and comes after {at} is not shown: {}", self.fullness()),
+                detail: format!(
+                    "what belongs by its {by} and comes after {at} is not shown: {}",
+                    self.fullness()
+                ),
             });
         }
         Ok(())

@@ -27,8 +27,7 @@ pub enum By {
 
 impl By {
     /// All of them, the strongest first.
-    pub const ALL: [Self; 5] =
-        [Self::Decision, Self::Correlation, Self::Trace, Self::Stream, Self::Position];
+    pub const ALL: [Self; 5] = [Self::Decision, Self::Correlation, Self::Trace, Self::Stream, Self::Position];
 
     /// The name in output and on the command line.
     pub fn as_str(self) -> &'static str {

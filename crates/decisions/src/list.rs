@@ -217,7 +217,10 @@ pub async fn list(log: &Log, filter: &Filter) -> Result<Listing> {
                 .map(|d| Unreadable { position: d.position, detail: d.error.message().to_owned() }),
         );
         for candidate in page.events {
-            if looked_at >= LOOKED_AT_MAX || lookups >= LOOKUPS_MAX.max(limit) || listing.decisions.len() >= limit {
+            if looked_at >= LOOKED_AT_MAX
+                || lookups >= LOOKUPS_MAX.max(limit)
+                || listing.decisions.len() >= limit
+            {
                 // It has not been considered: the next page begins with it.
                 listing.next = Some(Position(candidate.position.0 + 1));
                 return Ok(listing);
@@ -227,11 +230,14 @@ pub async fn list(log: &Log, filter: &Filter) -> Result<Listing> {
                 continue;
             }
             lookups += 1;
-            listing.decisions.extend(row(log, filter, &item, &candidate, size, &mut listing.unreadable).await?);
+            listing
+                .decisions
+                .extend(row(log, filter, &item, &candidate, size, &mut listing.unreadable).await?);
         }
         let Some(covered) = page.next.filter(|covered| covered.0 > 0) else { return Ok(listing) };
         read = read.continued(covered);
-        if looked_at >= LOOKED_AT_MAX || lookups >= LOOKUPS_MAX.max(limit) || listing.decisions.len() >= limit {
+        if looked_at >= LOOKED_AT_MAX || lookups >= LOOKUPS_MAX.max(limit) || listing.decisions.len() >= limit
+        {
             listing.next = Some(covered);
             return Ok(listing);
         }
@@ -248,7 +254,8 @@ async fn candidates(log: &Log, filter: &Filter, size: u64) -> Result<QueryItem> 
         // Where there are decisions, what else there is may be a thousand times as much, and stands with them.
         true => {
             let decisions = Query::event_type(types::DECISION);
-            let (one, damaged) = first(log, Read { before: Some(Position(size)), ..Read::matching(decisions) }).await?;
+            let (one, damaged) =
+                first(log, Read { before: Some(Position(size)), ..Read::matching(decisions) }).await?;
             match one.is_some() || !damaged.is_empty() {
                 true => of(&ANCHORS[..1]),
                 false => of(&ANCHORS[1..]),
@@ -318,7 +325,8 @@ async fn row(
         (None, true) => match key.item() {
             Some(of_key) => {
                 let item = QueryItem { attributes: of_key.attributes, stream: of_key.stream, ..item.clone() };
-                let read = Read { before: Some(Position(size)), ..Read::matching(Query { items: vec![item] }) };
+                let read =
+                    Read { before: Some(Position(size)), ..Read::matching(Query { items: vec![item] }) };
                 first(log, read).await?.0.is_some_and(|event| event.position == candidate.position)
             }
             None => true,
@@ -332,7 +340,8 @@ async fn row(
         let anchor = made.unwrap_or(candidate);
         let tagged = |tag: &Tag| events.iter().any(|event| event.event.has_tag(tag));
         let types = &filter.types;
-        let typed = types.is_empty() || events.iter().any(|e| types.iter().any(|t| t == e.event.event_type()));
+        let typed =
+            types.is_empty() || events.iter().any(|e| types.iter().any(|t| t == e.event.event_type()));
         if !in_time(anchor) || !typed || !filter.tags.iter().all(tagged) {
             return Ok(None);
         }
@@ -380,13 +389,7 @@ fn model_of(event: &RecordedEvent) -> Option<String> {
 }
 
 /// Whether an event that belongs to the row names the model.
-async fn names_model(
-    log: &Log,
-    key: &Key,
-    events: &[RecordedEvent],
-    model: &str,
-    size: u64,
-) -> Result<bool> {
+async fn names_model(log: &Log, key: &Key, events: &[RecordedEvent], model: &str, size: u64) -> Result<bool> {
     let tag = Tag::new("model", model).map_err(|error| error.context("the model"))?;
     if events.iter().any(|e| e.event.has_tag(&tag) || model_of(e).as_deref() == Some(model)) {
         return Ok(true);
@@ -394,7 +397,8 @@ async fn names_model(
     let Some(item) = key.item() else { return Ok(false) };
     let mut items = vec![QueryItem { tags: vec![tag.clone()], ..item }];
     // The calls of a decision may name its trace, and not the decision.
-    let linked = events.iter().flat_map(Key::all_of).filter(|other| matches!(other.by, By::Correlation | By::Trace));
+    let linked =
+        events.iter().flat_map(Key::all_of).filter(|other| matches!(other.by, By::Correlation | By::Trace));
     let mut linked: Vec<Key> = linked.collect();
     linked.sort();
     linked.dedup();

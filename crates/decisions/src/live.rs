@@ -107,7 +107,8 @@ impl Statement {
             // A version that is a number is shown as it was written.
             json::unquoted(value).or_else(|| Json::parse(value).map(|json| json.to_string()))
         };
-        let tag = || event.tags().iter().find(|tag| tag.key() == of.as_str()).map(|tag| tag.value().to_owned());
+        let tag =
+            || event.tags().iter().find(|tag| tag.key() == of.as_str()).map(|tag| tag.value().to_owned());
         let mut name = member(of.as_str()).or_else(|| member("name")).or_else(tag);
         let mut version = member("version").or_else(|| member("revision"));
         // A tag has it as `name@version`.

@@ -422,7 +422,9 @@ pub fn first_output_us(times: &view::Times) -> Option<u64> {
 /// `invalid` for what can mean two things, naming both; those of the store. That there is no such thing is no error.
 pub async fn show(log: &Log, ask: &Ask) -> Result<Shown> {
     if ask.what.is_empty() {
-        return Err(Error::invalid("nothing is named: a decision, a trace, a stream or a position is to be shown"));
+        return Err(Error::invalid(
+            "nothing is named: a decision, a trace, a stream or a position is to be shown",
+        ));
     }
     let size = log.head().await?.size;
     let before = match ask.at {
@@ -492,10 +494,11 @@ async fn found(log: &Log, ask: &Ask, before: Position) -> Result<Found> {
             named = Some(key);
             break;
         }
-        unreadable.extend(damaged.into_iter().map(|d| Unreadable {
-            position: d.position,
-            detail: d.error.message().to_owned(),
-        }));
+        unreadable.extend(
+            damaged
+                .into_iter()
+                .map(|d| Unreadable { position: d.position, detail: d.error.message().to_owned() }),
+        );
     }
     let number = wanted(By::Position) && is_position(&ask.what);
     let position = if number { ask.what.parse::<Position>().ok() } else { None };
@@ -514,9 +517,7 @@ async fn found(log: &Log, ask: &Ask, before: Position) -> Result<Found> {
             let (event, damaged) = first(log, read).await?;
             match (event, damaged.into_iter().next()) {
                 (Some(event), _) => Ok(Found::Position(position, Key::of(&event))),
-                (None, Some(damage)) => {
-                    Ok(Found::Unreadable(position, damage.error.message().to_owned()))
-                }
+                (None, Some(damage)) => Ok(Found::Unreadable(position, damage.error.message().to_owned())),
                 (None, None) => Ok(Found::Nothing(Nothing {
                     message: format!("there is no event at position {position}"),
                     unreadable,
@@ -532,7 +533,9 @@ async fn found(log: &Log, ask: &Ask, before: Position) -> Result<Found> {
                     )
                 }
                 Some(by) => format!("no event{moment} names the {by} '{shown}'"),
-                None => format!("no event{moment} has '{shown}' as its decision, correlation, trace or stream"),
+                None => {
+                    format!("no event{moment} has '{shown}' as its decision, correlation, trace or stream")
+                }
             };
             unreadable.sort_by_key(|one| one.position);
             unreadable.dedup();
@@ -586,9 +589,7 @@ impl Record {
 
     fn remarks(&self, members: &[Member]) -> Vec<String> {
         let mut notes = Vec::new();
-        let listed = |at: &[Position]| {
-            at.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-        };
+        let listed = |at: &[Position]| at.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         for id in &self.decisions {
             let made = members.iter().any(|member| {
                 member.event.event.event_type() == types::DECISION
@@ -633,7 +634,9 @@ impl Record {
         for step in &self.steps {
             for tag in step.events.iter().flat_map(|event| &event.tags) {
                 for kind in kinds {
-                    if let Some(value) = tag.strip_prefix(kind.as_str()).and_then(|rest| rest.strip_prefix('=')) {
+                    if let Some(value) =
+                        tag.strip_prefix(kind.as_str()).and_then(|rest| rest.strip_prefix('='))
+                    {
                         add(&mut names, kind, value);
                     }
                 }
@@ -898,8 +901,7 @@ fn is_same(one: &Message, other: &Message) -> bool {
         Part::Text { content } => !content.is_empty(),
         _ => true,
     };
-    one.role == other.role
-        && one.parts.iter().filter(telling).eq(other.parts.iter().filter(telling))
+    one.role == other.role && one.parts.iter().filter(telling).eq(other.parts.iter().filter(telling))
 }
 
 /// Characters of data that stand for an event whose shape is not known.
@@ -915,13 +917,16 @@ pub fn headline(recorded: &RecordedEvent) -> String {
         }
         Content::Call { call, .. } => {
             let model = call.model_served.as_deref().or(call.model_requested.as_deref());
-            let tools: Vec<String> =
-                call.tool_calls().map(|call| format!("→ {}", call.name.as_deref().unwrap_or("a tool"))).collect();
+            let tools: Vec<String> = call
+                .tool_calls()
+                .map(|call| format!("→ {}", call.name.as_deref().unwrap_or("a tool")))
+                .collect();
             let parts = model.map(str::to_owned).into_iter().chain(call.output_text()).chain(tools);
             shortened(&parts.collect::<Vec<_>>().join(" · "), GIST_CHARS)
         }
         Content::Activity(activity) => {
-            let output = activity.output.as_ref().map(|json| json.string().unwrap_or_else(|| json.to_string()));
+            let output =
+                activity.output.as_ref().map(|json| json.string().unwrap_or_else(|| json.to_string()));
             let name = activity.name.clone().unwrap_or_else(|| "a tool".to_owned());
             shortened(&[Some(name), output].into_iter().flatten().collect::<Vec<_>>().join(" → "), GIST_CHARS)
         }

@@ -100,7 +100,13 @@ impl Record {
                 text.push_str(" (this record does not name it)");
             }
             let position = Some(version.since);
-            lines.push(Line { position, label: "live then".into(), text: text.into(), tone: Tone::Content, detail: false });
+            lines.push(Line {
+                position,
+                label: "live then".into(),
+                text: text.into(),
+                tone: Tone::Content,
+                detail: false,
+            });
         }
         if let Some(left_out) = &self.live.left_out {
             lines.push(warning(None, "live then", left_out.as_str()));
@@ -119,8 +125,10 @@ impl Record {
             ("in all", totals.total_tokens),
             ("of those given from a cache", totals.cache_read_tokens),
         ];
-        let counts: Vec<String> =
-            counts.iter().filter_map(|(what, sum)| sum.map(|sum| format!("{} {what}{}", sum.sum, of(sum)))).collect();
+        let counts: Vec<String> = counts
+            .iter()
+            .filter_map(|(what, sum)| sum.map(|sum| format!("{} {what}{}", sum.sum, of(sum))))
+            .collect();
         if !counts.is_empty() {
             lines.push(about(None, "tokens", counts.join(", ")));
         }
@@ -192,7 +200,12 @@ impl Record {
         if let Some(time) = &step.time {
             lines.push(detail(step.position, "time", time.as_str()));
         }
-        let by = step.events.iter().map(|event| event.by).min().filter(|by| *by != self.key.by && self.key.by != By::Position);
+        let by = step
+            .events
+            .iter()
+            .map(|event| event.by)
+            .min()
+            .filter(|by| *by != self.key.by && self.key.by != By::Position);
         Scene { step, title, by, lines }
     }
 
@@ -243,7 +256,8 @@ impl Record {
             None => (0, false, false),
         };
         if let Some(tools) = call.tools.as_ref().filter(|_| !same_tools) {
-            let names: Vec<&str> = tools.iter().map(|tool| tool.name.as_deref().unwrap_or("(no name)")).collect();
+            let names: Vec<&str> =
+                tools.iter().map(|tool| tool.name.as_deref().unwrap_or("(no name)")).collect();
             lines.push(about(Some(at), "tools", names.join(", ")));
             lines.push(detail(at, "tools", Json::of(tools).to_string()));
         }
@@ -309,9 +323,11 @@ impl Record {
         if let Some(error) = &activity.error {
             lines.push(warning(Some(at), "error", error_text(error)));
         }
-        for (name, value) in
-            [("call id", &activity.call_id), ("conversation", &activity.conversation), ("service", &activity.service)]
-        {
+        for (name, value) in [
+            ("call id", &activity.call_id),
+            ("conversation", &activity.conversation),
+            ("service", &activity.service),
+        ] {
             lines.extend(value.as_deref().map(|value| detail(at, name, value)));
         }
         for (name, value) in &activity.unmapped {
@@ -450,11 +466,19 @@ fn content<'a>(at: Position, label: impl Into<Cow<'a, str>>, text: impl Into<Cow
     line(Some(at), label, text, Tone::Content)
 }
 
-fn about<'a>(at: Option<Position>, label: impl Into<Cow<'a, str>>, text: impl Into<Cow<'a, str>>) -> Line<'a> {
+fn about<'a>(
+    at: Option<Position>,
+    label: impl Into<Cow<'a, str>>,
+    text: impl Into<Cow<'a, str>>,
+) -> Line<'a> {
     line(at, label, text, Tone::About)
 }
 
-fn warning<'a>(at: Option<Position>, label: impl Into<Cow<'a, str>>, text: impl Into<Cow<'a, str>>) -> Line<'a> {
+fn warning<'a>(
+    at: Option<Position>,
+    label: impl Into<Cow<'a, str>>,
+    text: impl Into<Cow<'a, str>>,
+) -> Line<'a> {
     line(at, label, text, Tone::Warning)
 }
 

@@ -25,7 +25,8 @@ fn log() -> Log {
 fn ticking() -> Log {
     let start = Time::parse("2026-01-01T00:00:00Z").unwrap().as_micros();
     let count = AtomicU64::new(0);
-    let clock = move || Time::from_micros(start + 1_000_000 * (1 + count.fetch_add(1, Ordering::SeqCst))).unwrap();
+    let clock =
+        move || Time::from_micros(start + 1_000_000 * (1 + count.fetch_add(1, Ordering::SeqCst))).unwrap();
     Log::new(Arc::new(MemoryStore::with_clock(Arc::new(clock))), LogName::default())
 }
 
@@ -73,12 +74,16 @@ async fn a_story(log: &Log) {
     let features = json!({"income": 3400, "amount": 12000.50});
     put(log, facts::model_deployed("urn:ops", "m-6", "risk", "6").build().unwrap()).await;
     put(log, facts::model_retired("urn:ops", "r-6", "risk", "6").build().unwrap()).await;
-    put(log, facts::model_deployed("urn:ops", "m-7", "risk", "7").environment("production").build().unwrap()).await;
-    put(log, facts::input("urn:test", "i-1").with("features", &features).decision("d").build().unwrap()).await;
-    let made = facts::decision("urn:test", "d").decided("decline").score(0.31).threshold(0.5).model("risk", "7");
+    put(log, facts::model_deployed("urn:ops", "m-7", "risk", "7").environment("production").build().unwrap())
+        .await;
+    put(log, facts::input("urn:test", "i-1").with("features", &features).decision("d").build().unwrap())
+        .await;
+    let made =
+        facts::decision("urn:test", "d").decided("decline").score(0.31).threshold(0.5).model("risk", "7");
     put(log, made.features(&features).stream("application/1").build().unwrap()).await;
     put(log, event("other", "ai.decision.made", Some("other"), json!({"decision": "approve"}))).await;
-    put(log, facts::model_deployed("urn:ops", "m-8", "risk", "8").environment("production").build().unwrap()).await;
+    put(log, facts::model_deployed("urn:ops", "m-8", "risk", "8").environment("production").build().unwrap())
+        .await;
     let over = facts::overridden("urn:desk", "o-1", "d").person("officer-1").from("decline").to("approve");
     put(log, over.reason("new income").build().unwrap()).await;
     let again = facts::overridden("urn:desk", "o-2", "d").person("officer-2").from("approve").to("decline");
@@ -96,7 +101,11 @@ async fn a_record_holds_what_names_the_decision_however_late_it_came() {
     let kinds: Vec<StepKind> = record.steps.iter().map(|step| step.kind).collect();
     use StepKind::*;
     assert_eq!(kinds, [Input, Decision, Override, Override, Feedback, Outcome]);
-    assert!(record.notes.iter().any(|note| note.contains("overridden 2 times, at 7, 8")), "{:?}", record.notes);
+    assert!(
+        record.notes.iter().any(|note| note.contains("overridden 2 times, at 7, 8")),
+        "{:?}",
+        record.notes
+    );
     assert_eq!(record.also, [Key::new(By::Stream, "application/1")]);
     let Content::Said(said) = &record.steps[1].content else { panic!() };
     // As it was sent, numbers included.
@@ -111,7 +120,11 @@ async fn what_is_shown_at_a_position_is_what_a_log_that_ends_there_would_show() 
     for last in 3..size {
         let cut = ticking();
         for position in 0..=last {
-            let read = Read { before: Some(Position(position + 1)), after: position.checked_sub(1).map(Position), ..Read::default() };
+            let read = Read {
+                before: Some(Position(position + 1)),
+                after: position.checked_sub(1).map(Position),
+                ..Read::default()
+            };
             let event = whole.page(&read).await.unwrap().events.remove(0);
             put(&cut, event.event).await;
         }
@@ -138,8 +151,12 @@ async fn nothing_later_than_the_moment_is_known_even_as_an_absence() {
     let before = at(&log, "d", "5").await;
     assert_eq!(before.milestones.overrides, []);
     assert_eq!(before.notes, [""; 0]);
-    assert!(nothing(&log, "d", Some("2025-12-31T00:00:00Z")).await.contains("nothing was recorded at or before"));
-    assert!(nothing(&log, "d", Some("99")).await.contains("position 99 is not in the log, which holds 11 events"));
+    assert!(
+        nothing(&log, "d", Some("2025-12-31T00:00:00Z")).await.contains("nothing was recorded at or before")
+    );
+    assert!(
+        nothing(&log, "d", Some("99")).await.contains("position 99 is not in the log, which holds 11 events")
+    );
     assert_eq!(nothing(&self::log(), "d", None).await, "the log is empty");
 }
 
@@ -160,7 +177,11 @@ async fn an_outcome_for_a_decision_that_never_was_is_kept_and_said() {
     put(&log, facts::outcome("urn:crm", "o", "ghost").value("repaid", true).build().unwrap()).await;
     let record = of(&log, "ghost").await;
     assert_eq!((positions(&record), &record.milestones.decisions), (vec![0], &vec![]));
-    assert!(record.notes[0].contains("no ai.decision.made of decision 'ghost' is recorded"), "{:?}", record.notes);
+    assert!(
+        record.notes[0].contains("no ai.decision.made of decision 'ghost' is recorded"),
+        "{:?}",
+        record.notes
+    );
     let rows = list(&log, &Filter::default()).await.unwrap().decisions;
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].decision.as_ref(), rows[0].outcomes.len()), (None, 1));
@@ -197,10 +218,21 @@ async fn what_is_not_there_is_no_record_and_what_is_two_things_is_asked_back() {
 async fn calls_join_by_trace_and_stream_unless_they_name_another_decision() {
     let log = log();
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    let call = |id: &str| Event::builder("urn:test", id, "ai.tool.called").json(&json!({"name": "find", "result": id}));
+    let call = |id: &str| {
+        Event::builder("urn:test", id, "ai.tool.called").json(&json!({"name": "find", "result": id}))
+    };
     put(&log, call("by-trace").attribute("traceparent", trace).build().unwrap()).await;
     put(&log, call("by-stream").stream("s").build().unwrap()).await;
-    put(&log, call("of-another").stream("s").attribute("decisionid", "e").attribute("traceparent", trace).build().unwrap()).await;
+    put(
+        &log,
+        call("of-another")
+            .stream("s")
+            .attribute("decisionid", "e")
+            .attribute("traceparent", trace)
+            .build()
+            .unwrap(),
+    )
+    .await;
     let made = facts::decision("urn:test", "d").decided("x").stream("s").traceparent(trace).build().unwrap();
     put(&log, made).await;
     put(&log, facts::outcome("urn:test", "o", "d").value("x", 1).build().unwrap()).await;
@@ -218,7 +250,8 @@ async fn sums_invent_no_zero() {
     let log = log();
     let call = |id: &str, usage: Value| {
         let request = json!({"model": "m", "messages": [{"role": "user", "content": id}]});
-        let data = json!({"request": request, "response": {"role": "assistant", "content": "ok"}, "usage": usage});
+        let data =
+            json!({"request": request, "response": {"role": "assistant", "content": "ok"}, "usage": usage});
         event(id, "ai.model.called", Some("d"), data)
     };
     put(&log, call("1", json!({"input": 10, "output": 2}))).await;
@@ -237,14 +270,14 @@ async fn sums_invent_no_zero() {
 async fn a_call_whose_span_never_came_is_shown_from_its_log_record() {
     let log = log();
     let request = json!({"resourceLogs": [{"scopeLogs": [{"scope": {"name": "opentelemetry.util.genai.handler"}, "logRecords": [{
-        "timeUnixNano": "1767225600000000000", "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331",
-        "eventName": "gen_ai.client.inference.operation.details",
-        "attributes": [
-            {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
-            {"key": "gen_ai.request.model", "value": {"stringValue": "gpt-4o"}},
-            {"key": "company.secret_sauce", "value": {"stringValue": "\u{202e}<b>"}},
-            {"key": "gen_ai.input.messages", "value": {"stringValue": "[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"hello\"}]}]"}},
-        ]}]}]}]});
+    "timeUnixNano": "1767225600000000000", "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331",
+    "eventName": "gen_ai.client.inference.operation.details",
+    "attributes": [
+        {"key": "gen_ai.operation.name", "value": {"stringValue": "chat"}},
+        {"key": "gen_ai.request.model", "value": {"stringValue": "gpt-4o"}},
+        {"key": "company.secret_sauce", "value": {"stringValue": "\u{202e}<b>"}},
+        {"key": "gen_ai.input.messages", "value": {"stringValue": "[{\"role\":\"user\",\"parts\":[{\"type\":\"text\",\"content\":\"hello\"}]}]"}},
+    ]}]}]}]});
     let body = request.to_string();
     otlp::check(Signal::Logs, Encoding::Json, body.as_bytes()).unwrap();
     let item = otlp::items(Signal::Logs, Encoding::Json, body.as_bytes()).next().unwrap();
@@ -259,21 +292,26 @@ async fn a_call_whose_span_never_came_is_shown_from_its_log_record() {
     // What nobody knows is under its own name, to the letter, and in the story too.
     assert_eq!(call.unmapped["company.secret_sauce"].string().as_deref(), Some("\u{202e}<b>"));
     let story = record.story();
-    assert!(story.scenes[0].lines.iter().any(|line| line.text.contains("company.secret_sauce = \u{202e}<b>")));
+    assert!(
+        story.scenes[0].lines.iter().any(|line| line.text.contains("company.secret_sauce = \u{202e}<b>"))
+    );
 }
 
 #[tokio::test]
 async fn data_that_is_no_json_and_data_that_is_not_there_are_told_apart() {
     let log = log();
-    let plain = |id: &str| Event::builder("urn:test", id, "custom.thing.happened").attribute("decisionid", "d");
+    let plain =
+        |id: &str| Event::builder("urn:test", id, "custom.thing.happened").attribute("decisionid", "d");
     put(&log, plain("none").build().unwrap()).await;
     put(&log, plain("empty").data("").build().unwrap()).await;
     put(&log, plain("text").datacontenttype("text/plain").data("two\nlines").build().unwrap()).await;
     put(&log, plain("bytes").datacontenttype("application/x").data(&b"\xff\x00"[..]).build().unwrap()).await;
     put(&log, plain("broken").data("{\"a\":").build().unwrap()).await;
-    put(&log, plain("schema").dataschema("urn:precedent:otlp:span:1").data("nonsense").build().unwrap()).await;
+    put(&log, plain("schema").dataschema("urn:precedent:otlp:span:1").data("nonsense").build().unwrap())
+        .await;
     let record = of(&log, "d").await;
-    let shown: Vec<Value> = record.steps.iter().map(|step| serde_json::to_value(&step.content).unwrap()).collect();
+    let shown: Vec<Value> =
+        record.steps.iter().map(|step| serde_json::to_value(&step.content).unwrap()).collect();
     assert_eq!(shown[0], json!({"no_data": true}));
     assert_eq!(shown[1]["opaque"]["bytes"], 0);
     assert_eq!(shown[2]["opaque"]["text"], "two\nlines");
@@ -310,7 +348,11 @@ async fn a_record_beyond_its_bounds_says_what_it_leaves_out() {
     let bounds = Bounds { events_max: 500, ..Bounds::default() };
     let record = asked(&log, Ask { what: "d".into(), bounds, ..Ask::default() }).await;
     assert_eq!(record.steps.len(), 500);
-    assert!(record.left_out[0].detail.contains("comes after position 499 is not shown"), "{:?}", record.left_out);
+    assert!(
+        record.left_out[0].detail.contains("comes after position 499 is not shown"),
+        "{:?}",
+        record.left_out
+    );
     // In the very last page too.
     let bounds = Bounds { events_max: 599, ..Bounds::default() };
     assert_eq!(asked(&log, Ask { what: "d".into(), bounds, ..Ask::default() }).await.left_out.len(), 1);
@@ -338,11 +380,21 @@ async fn every_decision_stands_on_one_page_and_pages_follow_each_other() {
     let log = log();
     for n in 0..50 {
         let id = format!("d{n}");
-        put(&log, facts::decision("urn:test", &id).decided("x").model("m", "1").tag("n", &n.to_string()).build().unwrap()).await;
+        put(
+            &log,
+            facts::decision("urn:test", &id)
+                .decided("x")
+                .model("m", "1")
+                .tag("n", &n.to_string())
+                .build()
+                .unwrap(),
+        )
+        .await;
     }
     for n in 0..50 {
         let id = format!("d{n}");
-        put(&log, facts::outcome("urn:test", &format!("o{n}"), &id).value("score", n % 5).build().unwrap()).await;
+        put(&log, facts::outcome("urn:test", &format!("o{n}"), &id).value("score", n % 5).build().unwrap())
+            .await;
     }
     let mut filter = Filter { limit: 7, ..Filter::default() };
     let mut seen = Vec::new();
@@ -350,9 +402,15 @@ async fn every_decision_stands_on_one_page_and_pages_follow_each_other() {
         let page = list(&log, &filter).await.unwrap();
         assert!(page.decisions.len() <= 7);
         seen.extend(page.decisions.iter().map(|row| row.key.value.clone()));
-        assert!(page.decisions.iter().all(|row| row.outcomes.len() == 1 && row.model.as_deref() == Some("m")));
+        assert!(
+            page.decisions.iter().all(|row| row.outcomes.len() == 1 && row.model.as_deref() == Some("m"))
+        );
         // What comes between two pages moves nothing.
-        put(&log, event(&format!("more{}", seen.len()), "ai.feedback.received", Some("d3"), json!({"text": "x"}))).await;
+        put(
+            &log,
+            event(&format!("more{}", seen.len()), "ai.feedback.received", Some("d3"), json!({"text": "x"})),
+        )
+        .await;
         match page.next {
             Some(next) => filter.before = Some(next),
             None => break,
@@ -366,7 +424,10 @@ async fn every_decision_stands_on_one_page_and_pages_follow_each_other() {
     };
     assert_eq!(found(Filter { outcomes: vec!["score=3".parse().unwrap()], ..Filter::default() }).await, 10);
     assert_eq!(found(Filter { outcomes: vec!["score=3.0".parse().unwrap()], ..Filter::default() }).await, 10);
-    assert_eq!(found(Filter { outcomes: vec!["score=30e-1".parse().unwrap()], ..Filter::default() }).await, 10);
+    assert_eq!(
+        found(Filter { outcomes: vec!["score=30e-1".parse().unwrap()], ..Filter::default() }).await,
+        10
+    );
     assert_eq!(found(Filter { outcomes: vec!["score=nan".parse().unwrap()], ..Filter::default() }).await, 0);
     assert_eq!(found(Filter { tags: vec!["n=7".parse().unwrap()], ..Filter::default() }).await, 1);
     assert_eq!(found(Filter { model: Some("m".into()), ..Filter::default() }).await, 50);
@@ -377,14 +438,26 @@ async fn every_decision_stands_on_one_page_and_pages_follow_each_other() {
 #[tokio::test]
 async fn what_a_call_was_given_before_is_said_and_what_is_new_is_shown() {
     let log = log();
-    let (user, asks) = (json!({"role": "user", "content": "where?"}), json!({"role": "assistant", "content": null,
-        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{\"n\": 1}"}}]}));
+    let (user, asks) = (
+        json!({"role": "user", "content": "where?"}),
+        json!({"role": "assistant", "content": null,
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "find", "arguments": "{\"n\": 1}"}}]}),
+    );
     let result = json!({"role": "tool", "tool_call_id": "c1", "content": "here"});
     let call = |id: &str, messages: Value, response: &Value| {
-        event(id, "ai.model.called", Some("d"), json!({"request": {"model": "m", "messages": messages}, "response": response}))
+        event(
+            id,
+            "ai.model.called",
+            Some("d"),
+            json!({"request": {"model": "m", "messages": messages}, "response": response}),
+        )
     };
     put(&log, call("1", json!([user]), &asks)).await;
-    put(&log, event("t", "ai.tool.called", Some("d"), json!({"call": asks["tool_calls"][0], "result": result}))).await;
+    put(
+        &log,
+        event("t", "ai.tool.called", Some("d"), json!({"call": asks["tool_calls"][0], "result": result})),
+    )
+    .await;
     let answer = json!({"role": "assistant", "content": "there"});
     put(&log, call("2", json!([user, asks, result]), &answer)).await;
     let record = of(&log, "d").await;
@@ -393,7 +466,12 @@ async fn what_a_call_was_given_before_is_said_and_what_is_new_is_shown() {
         let of_scene = |line: &&precedent_decisions::story::Line<'_>| {
             !line.detail && ["user", "answer", "→ calls", "result", "gave"].contains(&&*line.label)
         };
-        story.scenes[at].lines.iter().filter(of_scene).map(|l| (l.label.to_string(), l.text.to_string())).collect()
+        story.scenes[at]
+            .lines
+            .iter()
+            .filter(of_scene)
+            .map(|l| (l.label.to_string(), l.text.to_string()))
+            .collect()
     };
     let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
     assert_eq!(content(0), [pair("user", "where?"), pair("→ calls", "find({\"n\":1})")]);

@@ -77,7 +77,8 @@ pub fn call(recorded: &RecordedEvent) -> Option<ModelCall> {
             "started" => call.times.started = text().as_deref().and_then(nanos),
             "ended" => call.times.ended = text().as_deref().and_then(nanos),
             "error" => call.error = Some(provider::error_of(value)),
-            "messages" | "input" | "prompt" | "tools" | "functions" | "system" | "instructions" | "stream"
+            "messages" | "input" | "prompt" | "tools" | "functions" | "system" | "instructions"
+            | "stream"
                 if of_request => {}
             other => {
                 call.unmapped.extend(Json::parse(value).map(|value| (other.to_owned(), value)));

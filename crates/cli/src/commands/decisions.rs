@@ -84,7 +84,9 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     }
     if count == 0 && !global.json {
         say(match plain {
-            true => "no decision, override, outcome or feedback matches; --type ai.model.called lists by calls",
+            true => {
+                "no decision, override, outcome or feedback matches; --type ai.model.called lists by calls"
+            }
             false => "nothing matches",
         });
     }
@@ -103,15 +105,28 @@ fn text(entry: &Entry) -> String {
         (None, Some(what)) => parts.push(what.clone()),
         (None, None) => {}
     }
-    parts.extend(entry.overrides.iter().map(|remark| format!("◆ overridden at {}: {}", remark.position, remark.what)));
-    parts.extend(entry.outcomes.iter().map(|remark| format!("★ outcome at {}: {}", remark.position, remark.what)));
-    parts.extend(entry.feedback.iter().map(|remark| format!("★ feedback at {}: {}", remark.position, remark.what)));
+    parts.extend(
+        entry.overrides.iter().map(|remark| format!("◆ overridden at {}: {}", remark.position, remark.what)),
+    );
+    parts.extend(
+        entry.outcomes.iter().map(|remark| format!("★ outcome at {}: {}", remark.position, remark.what)),
+    );
+    parts.extend(
+        entry.feedback.iter().map(|remark| format!("★ feedback at {}: {}", remark.position, remark.what)),
+    );
     if entry.more {
         parts.push("… and more".to_owned());
     }
     let line = parts.join("  ").replace(['\n', '\r', '\t'], " ");
     let key = shortened(&escaped(&entry.key.value), 44).into_owned();
-    let model = entry.model.as_deref().map_or_else(|| "-".to_owned(), |model| shortened(&escaped(model), 24).into_owned());
+    let model = entry
+        .model
+        .as_deref()
+        .map_or_else(|| "-".to_owned(), |model| shortened(&escaped(model), 24).into_owned());
     let position = entry.position;
-    format!("{position:>6}  {time}  {:<11}  {key:<24}  {model:<12}  {}", entry.key.by, shortened(&escaped(&line), 240))
+    format!(
+        "{position:>6}  {time}  {:<11}  {key:<24}  {model:<12}  {}",
+        entry.key.by,
+        shortened(&escaped(&line), 240)
+    )
 }

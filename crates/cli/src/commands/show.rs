@@ -85,7 +85,14 @@ impl Paper {
     fn new(record: &Record, full: bool) -> Self {
         let width = record.as_of.position.to_string().len().max(4);
         match has_colours() {
-            true => Self { full, width, bold: "\u{1b}[1m", dim: "\u{1b}[2m", warn: "\u{1b}[33m", plain: "\u{1b}[0m" },
+            true => Self {
+                full,
+                width,
+                bold: "\u{1b}[1m",
+                dim: "\u{1b}[2m",
+                warn: "\u{1b}[33m",
+                plain: "\u{1b}[0m",
+            },
             false => Self { full, width, bold: "", dim: "", warn: "", plain: "" },
         }
     }
@@ -134,7 +141,10 @@ impl Paper {
         let by = scene.by.map_or_else(String::new, |by| format!("  {dim}(by its {by}){plain}"));
         let title = escaped(&scene.title);
         let position = step.position;
-        out.line(format!("{position:>width$}  {dim}{time}{plain}  {mark}{bold}{kind}{plain}  {title}{by}").trim_end())?;
+        out.line(
+            format!("{position:>width$}  {dim}{time}{plain}  {mark}{bold}{kind}{plain}  {title}{by}")
+                .trim_end(),
+        )?;
         for line in &scene.lines {
             self.line(line, out)?;
         }

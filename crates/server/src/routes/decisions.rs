@@ -16,7 +16,11 @@ pub(super) const FILTERS: &[Parameter] = &[
     parameter("type", Kind::Texts, "Rows stand at events of one of these types, instead of decisions."),
     parameter("tag", Kind::Tags, "The event a row stands at has all of these tags, `key=value`."),
     parameter("model", Kind::Text, "Only those that name this model."),
-    parameter("outcome", Kind::Tags, "Only those with an outcome that says all of these, `name=value`; numbers are compared as numbers."),
+    parameter(
+        "outcome",
+        Kind::Tags,
+        "Only those with an outcome that says all of these, `name=value`; numbers are compared as numbers.",
+    ),
     parameter("since", Kind::Time, "Only from this recorded time on."),
     parameter("until", Kind::Time, "Only before this recorded time."),
     parameter("before", Kind::Number, "Only before this position: where a page said to go on."),
@@ -45,7 +49,11 @@ pub(super) const ONE: Route = Route {
     id: "showDecision",
     about: "What belongs to a decision, a correlation, a trace, a stream or the event at a position, as it is or as it was.",
     parameters: &[
-        parameter("as", Kind::Text, "Which of these the name is: `decision`, `correlation`, `trace`, `stream` or `position`."),
+        parameter(
+            "as",
+            Kind::Text,
+            "Which of these the name is: `decision`, `correlation`, `trace`, `stream` or `position`.",
+        ),
         parameter("at", Kind::Text, "A position, or an RFC 3339 time: as it was then, and nothing later."),
     ],
     headers: &[],
@@ -118,7 +126,9 @@ pub(super) fn filter_of(query: &Parameters) -> Result<Filter> {
     let all = |name: &'static str| query.all(name).filter(|value| !value.is_empty());
     let limit = query.number("limit")?.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX));
     match limit {
-        Some(0) => return Err(named("limit", &Error::invalid("a limit of 0 asks for nothing; the least is 1"))),
+        Some(0) => {
+            return Err(named("limit", &Error::invalid("a limit of 0 asks for nothing; the least is 1")));
+        }
         Some(limit) if limit > LIMIT_MAX => {
             return Err(Error::limit("query parameter 'limit'", limit as u64, LIMIT_MAX as u64, "rows"));
         }
@@ -141,7 +151,8 @@ pub(super) fn filter_of(query: &Parameters) -> Result<Filter> {
 /// What is to be shown, and as it was when.
 pub(super) fn ask_of(what: &str, query: &Parameters) -> Result<Ask> {
     let by = given(query, "as")?.map(str::parse).transpose().map_err(|error| named("as", &error))?;
-    let at = given(query, "at")?.map(|at| at.trim().parse()).transpose().map_err(|error| named("at", &error))?;
+    let at =
+        given(query, "at")?.map(|at| at.trim().parse()).transpose().map_err(|error| named("at", &error))?;
     let bounds = Bounds { bytes_max: RECORD_BYTES_MAX, events_max: 5_000, ..Bounds::default() };
     Ok(Ask { what: what.to_owned(), by, at, bounds })
 }
@@ -152,6 +163,7 @@ pub(super) fn given<'a>(query: &'a Parameters, name: &str) -> Result<Option<&'a 
 }
 
 fn written(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
-    serde_json::to_vec(value)
-        .map_err(|error| Error::new(ErrorKind::Internal, format!("the answer cannot be JSON: {error}")).into())
+    serde_json::to_vec(value).map_err(|error| {
+        Error::new(ErrorKind::Internal, format!("the answer cannot be JSON: {error}")).into()
+    })
 }

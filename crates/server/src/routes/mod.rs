@@ -194,7 +194,9 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     };
     let mut response = match app.guard.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
-        Err(problem) if problem.status() == 401 && page::is_page(request.uri().path()) => page::sign_in(problem),
+        Err(problem) if problem.status() == 401 && page::is_page(request.uri().path()) => {
+            page::sign_in(problem)
+        }
         Err(problem) => problem.into_response(),
     };
     for (name, value) in ALWAYS {

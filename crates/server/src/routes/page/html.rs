@@ -64,7 +64,10 @@ mod tests {
 
     #[test]
     fn nothing_recorded_becomes_markup_or_reorders_text() {
-        assert_eq!(text("<script>alert('&')</script>"), "&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;");
+        assert_eq!(
+            text("<script>alert('&')</script>"),
+            "&lt;script&gt;alert(&#39;&amp;&#39;)&lt;/script&gt;"
+        );
         assert_eq!(text("a\u{202e}b\u{1b}[31m\n"), "a<b class=x>\\u{202e}</b>b<b class=x>\\u{1b}</b>[31m\n");
         assert_eq!(attribute("\" onload=\"x\n"), "\"&quot; onload=&quot;x\\n\"");
         assert_eq!(url("/show", &[("of", "a/b?c=d&e"), ("at", "")]), "/show?of=a%2Fb%3Fc%3Dd%26e");

@@ -49,10 +49,9 @@ async fn render(app: &App, query: &Parameters, name: &LogName) -> Answer {
     let mut room = app.answer_room(RECORD_ROOM).await?;
     let log = Log::new(app.store.clone(), name.clone());
     let listing = listed(app, &log, &filter).await?;
-    let value = |name: &str| {
-        query.all(name).filter(|value| !value.is_empty()).collect::<Vec<_>>().join(" ")
-    };
-    let mut main = "<h1>Decisions <small>newest first</small></h1><form class=filters action=/decisions>".to_owned();
+    let value = |name: &str| query.all(name).filter(|value| !value.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut main =
+        "<h1>Decisions <small>newest first</small></h1><form class=filters action=/decisions>".to_owned();
     main.push_str(&field("model", "Model", &value("model"), "risk-7"));
     main.push_str(&field("outcome", "Outcome", &value("outcome"), "reward=1"));
     main.push_str(&field("tag", "Tag", &value("tag"), "region=north"));
@@ -73,24 +72,35 @@ async fn render(app: &App, query: &Parameters, name: &LogName) -> Answer {
     }
     main.push_str("</ol>");
     if listing.decisions.is_empty() {
-        let by_calls = html::attribute(&html::url("/decisions", &[("type", "ai.model.called"), ("log", log_value(name))]));
+        let by_calls = html::attribute(&html::url(
+            "/decisions",
+            &[("type", "ai.model.called"), ("log", log_value(name))],
+        ));
         let what = match (listing.size, listing.next) {
             (0, _) => "Nothing has been recorded yet.".to_owned(),
             (_, Some(_)) => "Nothing so far; there is more to look through.".to_owned(),
-            _ => format!("No decision, override, outcome or feedback matches. <a href={by_calls}>List by calls of models</a>"),
+            _ => format!(
+                "No decision, override, outcome or feedback matches. <a href={by_calls}>List by calls of models</a>"
+            ),
         };
         main.push_str(&format!("<p class=empty>{what}</p>"));
     }
     if let Some(next) = listing.next {
         let href = with(query, "/decisions", &[("before", &next.to_string())]);
-        main.push_str(&format!("<p><a rel=next href={}>Go on before position {next}</a></p>", html::attribute(&href)));
+        main.push_str(&format!(
+            "<p><a rel=next href={}>Go on before position {next}</a></p>",
+            html::attribute(&href)
+        ));
     }
     room.keep(main.len());
     Ok(page(StatusCode::OK, Here::Decisions, name, "Decisions", &main))
 }
 
 fn row(entry: &Entry, log: &LogName) -> String {
-    let href = html::url("/show", &[("of", &entry.key.value), ("as", entry.key.by.as_str()), ("log", log_value(log))]);
+    let href = html::url(
+        "/show",
+        &[("of", &entry.key.value), ("as", entry.key.by.as_str()), ("log", log_value(log))],
+    );
     let mut what = Vec::new();
     let first = entry.decision.as_ref().map(|remark| remark.what.as_str()).or(entry.what.as_deref());
     what.extend(first.map(|text| format!("<span class=more>{}</span>", html::text(text))));

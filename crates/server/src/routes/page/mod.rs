@@ -70,7 +70,10 @@ fn page(status: StatusCode, here: Here, log: &LogName, title: &str, main: &str) 
     };
     let link = |id: &str, path: &str, name: &str, current: bool| {
         let current = if current { " aria-current=page" } else { "" };
-        format!("<a id={id} href={}{current}>{name}</a>", html::attribute(&html::url(path, &[("log", of_log)])))
+        format!(
+            "<a id={id} href={}{current}>{name}</a>",
+            html::attribute(&html::url(path, &[("log", of_log)]))
+        )
     };
     let hidden = match of_log {
         "" => String::new(),

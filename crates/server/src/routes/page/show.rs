@@ -52,7 +52,8 @@ async fn render(app: &App, query: &Parameters, name: &LogName) -> Answer {
     let record = match shown {
         Shown::Record(record) => record,
         Shown::Nothing(nothing) => {
-            let mut main = format!("<h1>Nothing to show</h1><p class=empty>{}</p>", html::text(&nothing.message));
+            let mut main =
+                format!("<h1>Nothing to show</h1><p class=empty>{}</p>", html::text(&nothing.message));
             for one in &nothing.unreadable {
                 main.push_str(&format!("<p class=warning>{}</p>", html::text(&one.detail)));
             }
@@ -71,9 +72,9 @@ async fn render(app: &App, query: &Parameters, name: &LogName) -> Answer {
 
 /// One line alone.
 fn whole(record: &Record, which: &str, query: &Parameters) -> String {
-    let numbers = which.split_once('.').and_then(|(step, line)| {
-        Some((step.parse::<usize>().ok()?, line.parse::<usize>().ok()?))
-    });
+    let numbers = which
+        .split_once('.')
+        .and_then(|(step, line)| Some((step.parse::<usize>().ok()?, line.parse::<usize>().ok()?)));
     let mut story = record.story();
     let line = match numbers {
         Some((0, line)) => (line < story.head.len()).then(|| story.head.swap_remove(line)),
@@ -100,11 +101,8 @@ fn whole(record: &Record, which: &str, query: &Parameters) -> String {
 
 fn whole_record(record: &Record, query: &Parameters, name: &LogName) -> String {
     let story = record.story();
-    let mut main = format!(
-        "<h1>{} <span class=mono>{}</span></h1>",
-        record.key.by,
-        html::text(&record.key.value)
-    );
+    let mut main =
+        format!("<h1>{} <span class=mono>{}</span></h1>", record.key.by, html::text(&record.key.value));
     let at = given(query, "at").ok().flatten().unwrap_or_default();
     main.push_str(&moments(record, query, name, at));
     for (index, line) in story.head.iter().enumerate() {
@@ -119,7 +117,9 @@ fn whole_record(record: &Record, query: &Parameters, name: &LogName) -> String {
     }
     let json = json_url(record, name, at);
     if left_out > 0 {
-        main.push_str(&format!("<p class=warning>{left_out} more steps: this page would be too large. The JSON has them.</p>"));
+        main.push_str(&format!(
+            "<p class=warning>{left_out} more steps: this page would be too large. The JSON has them.</p>"
+        ));
     }
     main.push_str(&format!("<p><a href={}>All of it as JSON</a></p>", html::attribute(&json)));
     main
@@ -214,7 +214,13 @@ fn event_url(position: Position, name: &LogName) -> String {
     }
 }
 
-fn one_line(line: &Line<'_>, at: (usize, usize), query: &Parameters, head: Option<&Record>, name: &LogName) -> String {
+fn one_line(
+    line: &Line<'_>,
+    at: (usize, usize),
+    query: &Parameters,
+    head: Option<&Record>,
+    name: &LogName,
+) -> String {
     let tone = match line.tone {
         Tone::Content => "",
         Tone::About => " about",
@@ -240,15 +246,19 @@ fn one_line(line: &Line<'_>, at: (usize, usize), query: &Parameters, head: Optio
     let mut shown = html::text(text);
     // What its events name besides leads on.
     if let (Some(record), true) = (head, line.tone == Tone::About)
-        && let Some(key) = record.also.iter().find(|key| key.by.as_str() == line.label && key.value == line.text)
+        && let Some(key) =
+            record.also.iter().find(|key| key.by.as_str() == line.label && key.value == line.text)
     {
-        let href = html::url("/show", &[("of", &key.value), ("as", key.by.as_str()), ("log", log_value(name))]);
+        let href =
+            html::url("/show", &[("of", &key.value), ("as", key.by.as_str()), ("log", log_value(name))]);
         shown = format!("<a href={}>{shown}</a>", html::attribute(&href));
     }
     if left > 0 {
         let which = format!("{}.{}", at.0, at.1);
         let href = html::attribute(&with(query, "/show", &[("whole", &which)]));
-        shown.push_str(&format!("<span class=cut>… <a href={href}>all of it, {left} more characters</a></span>"));
+        shown.push_str(&format!(
+            "<span class=cut>… <a href={href}>all of it, {left} more characters</a></span>"
+        ));
     }
     format!(
         "<div class=\"l{tone}\"><span class=p>{position}</span><span class=lab>{}</span><pre class=t>{shown}</pre></div>",

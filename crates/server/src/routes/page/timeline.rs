@@ -1,9 +1,7 @@
 //! `GET /`: the newest events, what comes live, and how large the log is.
 
 use axum::http::{Method, StatusCode};
-use precedent_core::{
-    Direction, Error, Log, LogName, Position, Query, QueryItem, Read, Result, Tag, Time,
-};
+use precedent_core::{Direction, Error, Log, LogName, Position, Query, QueryItem, Read, Result, Tag, Time};
 use precedent_decisions::record::headline;
 
 use super::super::decisions::given;
@@ -144,8 +142,18 @@ fn row(event: &precedent_core::RecordedEvent, log: &LogName) -> String {
         when(&event.recorded.to_string()),
         html::text(event.event.event_type()),
         html::text(event.event.stream().unwrap_or("–")),
-        html::text(&headline(event).replace(['\n', '\r', '\t'], " ")),
+        html::text(&what(event)),
     )
+}
+
+/// Bytes of data that are read to say in a line what an event is about; a page of larger ones would take its time.
+const READ_BYTES_MAX: usize = 256 << 10;
+
+fn what(event: &precedent_core::RecordedEvent) -> String {
+    match event.event.data().map(|data| data.len()).filter(|len| *len > READ_BYTES_MAX) {
+        Some(len) => format!("({}, {len} bytes)", event.event.datacontenttype().unwrap_or("no media type")),
+        None => headline(event).replace(['\n', '\r', '\t'], " "),
+    }
 }
 
 struct Filter {
