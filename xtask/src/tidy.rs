@@ -40,11 +40,15 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("precedent-azure", &["precedent-core", "precedent-engine"]),
     ("precedent-cosmos-emulator", &[]),
     ("precedent-capture", &["precedent-core"]),
-    ("precedent-decisions", &["precedent-core"]),
+    // The record of a decision shows calls in the one view that capture makes of them (decision 21).
+    ("precedent-decisions", &["precedent-core", "precedent-capture"]),
     ("precedent-server", &["precedent-core", "precedent-capture", "precedent-decisions"]),
     ("precedent", &["precedent-core", "precedent-engine", "precedent-azure"]),
     // `provision` makes what a store needs before there is one; whoever opens a store does not carry it.
-    ("precedent-cli", &["precedent", "precedent-azure", "precedent-server", "precedent-core"]),
+    (
+        "precedent-cli",
+        &["precedent", "precedent-azure", "precedent-server", "precedent-decisions", "precedent-core"],
+    ),
     ("xtask", &[]),
 ];
 

@@ -8,6 +8,7 @@
 //! | [`gap`] | what is known not to have been recorded |
 //! | [`redact`] | what is taken out before anything is recorded |
 //! | [`view`] | the normalized views: what a model call was, whatever the dialect |
+//! | [`stated`] | calls and tools that an application states itself, in the same view |
 //! | [`chain`] | which calls are one conversation |
 //! | [`coding`] | gzip, deflate and zstd, undone within a bound |
 //! | [`json`], [`value`], [`wire`] | JSON, attributes and protobuf, looked into without being changed |
@@ -34,5 +35,6 @@ pub mod view;
 pub mod wire;
 
 pub use gap::Gap;
+pub use normalize::stated;
 pub use redact::Rules;
 pub use view::View;

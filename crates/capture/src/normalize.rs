@@ -3,6 +3,8 @@
 //! Everything here may be wrong about a sender and be made right later: it is run on every read and changes nothing that
 //! is recorded. [`NORMALIZER`](crate::view::NORMALIZER) counts its versions.
 
+pub mod stated;
+
 use std::collections::BTreeMap;
 
 use precedent_core::{Event, Position, Time};

@@ -93,6 +93,8 @@ pub enum Dialect {
     AnthropicHttp,
     /// HTTP of somebody else.
     OtherHttp,
+    /// Nobody's telemetry: the application recorded the event itself, or it was imported.
+    Stated,
 }
 
 impl Dialect {
@@ -107,6 +109,7 @@ impl Dialect {
             Self::OpenAiHttp => "openai_http",
             Self::AnthropicHttp => "anthropic_http",
             Self::OtherHttp => "other_http",
+            Self::Stated => "stated",
         }
     }
 }

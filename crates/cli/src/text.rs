@@ -1,15 +1,8 @@
 //! Recorded text on a terminal: control characters and what reorders text are shown, never obeyed.
 
 use std::borrow::Cow;
-use std::fmt::Write;
 
-/// Whether a character could move the cursor, change colours, or make text look like other text.
-fn is_dangerous(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
-}
+use precedent_decisions::text::{is_dangerous, push_named};
 
 /// The text with every dangerous character written as `\u{…}`, line breaks and tabs included.
 pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
@@ -18,12 +11,9 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     }
     let mut out = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        match c {
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
-            c if is_dangerous(c) => write!(out, "\\u{{{:x}}}", c as u32).expect("a string takes everything"),
-            c => out.push(c),
+        match is_dangerous(c) {
+            true => push_named(c, &mut out),
+            false => out.push(c),
         }
     }
     Cow::Owned(out)

@@ -86,6 +86,11 @@ impl Parameters {
         self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
+    /// All parameters, in their order.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// The value of a parameter that may stand once.
     pub(crate) fn one(&self, name: &str) -> Result<Option<&str>> {
         let mut values = self.all(name);

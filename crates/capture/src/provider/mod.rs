@@ -100,7 +100,7 @@ pub(crate) fn answer(dialect: Dialect, body: &str) -> Answer {
 }
 
 /// The error object of a provider, or the text that stands in its place.
-fn error_of(error: &str) -> CallError {
+pub(crate) fn error_of(error: &str) -> CallError {
     let string = |name: &str| json::member(error, name).and_then(json::unquoted);
     CallError {
         kind: string("type").or_else(|| string("code")),

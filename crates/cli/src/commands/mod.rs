@@ -3,6 +3,7 @@
 mod append;
 mod bench;
 mod copy;
+mod decisions;
 mod demo;
 mod doctor;
 mod export;
@@ -11,6 +12,7 @@ mod import;
 mod provision;
 mod read;
 mod serve;
+mod show;
 mod verify;
 
 use crate::failure::Result;
@@ -27,6 +29,10 @@ pub(crate) enum Command {
     Append(append::Args),
     /// Print events, and follow the log as it grows
     Read(read::Args),
+    /// Show what belongs to a decision: what was asked, seen, called and decided, and what came of it
+    Show(show::Args),
+    /// List decisions, newest first, with what came of each
+    Decisions(decisions::Args),
     /// Print the number of events and the root over them
     Head(head::Args),
     /// Record events from a file: CloudEvents, or agent runs as OpenAI messages
@@ -62,6 +68,8 @@ impl Command {
             Self::Demo(args) => demo::run(args, global).await,
             Self::Append(args) => append::run(args, global).await,
             Self::Read(args) => read::run(args, global).await,
+            Self::Show(args) => show::run(args, global).await,
+            Self::Decisions(args) => decisions::run(args, global).await,
             Self::Head(args) => head::run(args, global).await,
             Self::Import(args) => import::run(args, global).await,
             Self::Export(args) => export::run(args, global).await,

@@ -3,6 +3,7 @@
 //! [`ROUTES`] is the only list: the router and the OpenAPI document are both made from it.
 
 mod append;
+mod decisions;
 mod doctor;
 mod event;
 mod frames;
@@ -13,6 +14,7 @@ mod logs;
 mod metrics;
 mod opa;
 mod openapi;
+mod page;
 mod promote;
 mod publish;
 mod query;
@@ -116,6 +118,8 @@ static ROUTES: &[Route] = &[
     read::ROUTE,
     query::ROUTE,
     event::ROUTE,
+    decisions::LIST,
+    decisions::ONE,
     head::ROUTE,
     frames::GET,
     frames::POST,
@@ -128,6 +132,9 @@ static ROUTES: &[Route] = &[
     health::ROUTE,
     metrics::ROUTE,
     openapi::ROUTE,
+    page::TIMELINE,
+    page::DECISIONS,
+    page::SHOW,
 ];
 
 impl Route {
@@ -187,6 +194,9 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     };
     let mut response = match app.guard.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
+        Err(problem) if problem.status() == 401 && page::is_page(request.uri().path()) => {
+            page::sign_in(problem)
+        }
         Err(problem) => problem.into_response(),
     };
     for (name, value) in ALWAYS {
