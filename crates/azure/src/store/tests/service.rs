@@ -31,7 +31,9 @@ pub(super) struct Service(Arc<Mutex<Tables>>, Meanwhile);
 /// What happens, once, when a writer next asks for the service's clock: behind its look at what is here, and before it
 /// drafts a frame on that.
 #[derive(Clone, Default)]
-struct Meanwhile(Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>);
+struct Meanwhile(Arc<Mutex<Option<Happening>>>);
+
+type Happening = Box<dyn FnOnce() + Send>;
 
 impl std::fmt::Debug for Meanwhile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
