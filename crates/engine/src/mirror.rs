@@ -260,6 +260,14 @@ impl Mirror {
         remove_store(self.path())
     }
 
+    /// Ends everything under way so that it can be opened again. If the directory was deleted meanwhile, what was written
+    /// there since is deleted too: it is no store.
+    pub async fn give_up(&self) -> Result<()> {
+        let deleted = !self.path().join(STORE_FILE).is_file();
+        let _ = self.close().await;
+        if deleted { remove_store(self.path()) } else { Ok(()) }
+    }
+
     /// Ends everything under way and lets the directory go.
     pub async fn close(&self) -> Result<()> {
         self.store.close().await

@@ -48,6 +48,8 @@ pub(super) struct RemoteLog {
     found: bool,
     /// Whether it is to be made anew.
     doubted: AtomicBool,
+    /// Whether it could not be written, and is to be opened again: the directory may be gone, the disk full.
+    broken: AtomicBool,
     catching_up: Shown,
 }
 
@@ -85,6 +87,7 @@ impl RemoteLog {
             damage: Mutex::default(),
             found: size > 0,
             doubted: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             catching_up: Shown(options.catching_up.clone()),
         });
         log.check_still_there().await?;
@@ -106,7 +109,10 @@ impl RemoteLog {
         let put = self.mirror.put(frames).await.map_err(|error| match error.kind() {
             // The frames are there, and prove to be of another history than those here.
             ErrorKind::LogForked => self.went_backwards(&format!("it holds other frames: {error}")),
-            _ => {
+            kind => {
+                if kind != ErrorKind::Damaged {
+                    self.broken.store(true, Ordering::Release);
+                }
                 error.context(format!("the copy of log '{}' in {}", self.name, self.mirror.path().display()))
             }
         });
@@ -253,8 +259,13 @@ impl RemoteLog {
         self.found
     }
 
-    /// Whether the copy is to be made anew.
+    /// Whether the copy is to be made anew, or opened again: nobody goes on with this one.
     pub(super) fn is_doubted(&self) -> bool {
+        self.is_damaged() || self.broken.load(Ordering::Acquire)
+    }
+
+    /// Whether the copy is to be made anew.
+    pub(super) fn is_damaged(&self) -> bool {
         self.doubted.load(Ordering::Acquire)
     }
 

@@ -134,8 +134,14 @@ impl Inner {
         }
         let doubted = lock(&self.logs).open.remove(name);
         if let Some(log) = doubted {
-            tracing::warn!(log = %name, copy = %log.mirror.path().display(), "the local copy is damaged and made anew");
-            log.mirror.remove().await?;
+            let copy = log.mirror.path().display();
+            if log.is_damaged() {
+                tracing::warn!(log = %name, %copy, "the local copy is damaged and made anew");
+                log.mirror.remove().await?;
+            } else {
+                tracing::warn!(log = %name, %copy, "the local copy could not be written and is opened again");
+                log.mirror.give_up().await?;
+            }
         }
         let Some(record) = self.remote.log(name).await? else { return Ok(None) };
         let log = RemoteLog::open(self.remote.clone(), name.clone(), record, &self.options).await?;
@@ -261,7 +267,7 @@ impl RemoteStore {
         let main = LogName::default();
         let size = log.state()?.size();
         let open_end = read.before.is_none_or(|before| before.0 > size);
-        let mut fresh = read.at_least.is_some();
+        let mut fresh = false;
         if open_end && read.direction == Direction::Backward && !fresh {
             log.catch_up().await?;
             fresh = true;
@@ -272,8 +278,12 @@ impl RemoteStore {
             Ok(page) => open_end && page.next.is_none(),
             Err(error) => error.kind() == ErrorKind::NotFound,
         };
-        if reaches_the_end && !fresh && log.catch_up().await? {
-            page = mirror.read(&main, &here).await;
+        if reaches_the_end && !fresh {
+            log.catch_up().await?;
+            // Whoever fetched it, since the page was read.
+            if log.state()?.size() > size {
+                page = mirror.read(&main, &here).await;
+            }
         }
         page
     }

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use precedent_core::conformance::{Backend, Failure, Fixture, Unable, assert_conforms};
 use precedent_core::{
-    Append, Appended, Condition, ErrorKind, Event, ExpectedVersion, Log, LogId, LogName, Position, Read,
-    Result, Status, Store, Time, Version,
+    Append, Appended, Condition, Direction, ErrorKind, Event, ExpectedVersion, Log, LogId, LogName, Position,
+    Read, Result, Status, Store, Submitted, Time, Version,
 };
 use tokio::runtime::Runtime;
 
@@ -165,6 +165,16 @@ impl Scene {
         change(&mut options);
         let store = RemoteStore::open(Arc::new(self.service.clone()), options).expect("a runtime is entered");
         Log::new(Arc::new(store), LogName::default())
+    }
+
+    /// Frames of a log in another store.
+    fn new_source() -> Vec<precedent_core::frame::Frame> {
+        let mut scene = Self::new();
+        let log = scene.machine(|_| {});
+        for i in 0..6 {
+            scene.append(&log, &i.to_string()).expect("recorded");
+        }
+        scene.wait(log.store().frames(log.name(), 0, usize::MAX)).expect("they can be read")
     }
 
     fn wait<T>(&self, future: impl Future<Output = T>) -> T {
@@ -578,4 +588,161 @@ fn many_appenders_share_frames() {
     assert_eq!(head.size, 201);
     assert!(head.frames < 150, "{} frames", head.frames);
     scene.verified(&log);
+}
+
+#[test]
+fn a_conflict_is_not_told_from_before_somebody_else_caught_up() {
+    let mut scene = Scene::new();
+    let (one, other) = (scene.machine(|_| {}), scene.machine(|_| {}));
+    scene.append(&one, "0").expect("recorded");
+    scene.append(&other, "0").expect("it is there");
+    scene.append(&one, "1").expect("recorded");
+    // A reader of the same handle fetches what the draft below does not know of.
+    scene.service.meanwhile({
+        let (reader, runtime) = (other.clone(), scene.runtime.handle().clone());
+        move || assert_eq!(runtime.block_on(reader.head()).expect("it can be read").size, 2)
+    });
+    let exact = Condition::Stream { stream: "s".into(), expected: ExpectedVersion::Exact(Version(1)) };
+    let appended = scene.wait(other.append(Append::new([event("2")]).when(exact)));
+    assert_eq!(appended.expect("the condition holds").events[0].version, Some(Version(2)));
+}
+
+/// Data in which nothing repeats.
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let word = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(word).flatten().take(len).collect()
+}
+
+#[test]
+fn appends_that_are_tried_again_together_still_fit_into_one_frame() {
+    let mut scene = Scene::new();
+    let (one, other) = (scene.machine(|_| {}), scene.machine(|_| {}));
+    scene.append(&one, "0").expect("recorded");
+    scene.append(&other, "0").expect("it is there");
+    scene.append(&one, "1").expect("recorded");
+    // As far as the other knows the first of two is refused, and then there is room for the second. Both hold behind
+    // what is there.
+    let exact = Condition::Stream { stream: "s".into(), expected: ExpectedVersion::Exact(Version(1)) };
+    let large = |seed: u64| data_of(&format!("large {seed}"), noise(seed, 9 << 20));
+    let (tell, told) = std::sync::mpsc::channel();
+    scene.service.meanwhile({
+        let (other, second) = (other.clone(), large(2));
+        move || drop(tell.send(other.store().submit(other.name(), second.into())))
+    });
+    let first = scene.wait(other.append(Append::new([large(1)]).when(exact)));
+    assert_eq!(first.expect("the condition holds").events[0].position, Position(2));
+    let Submitted::Queued(second) = told.recv().expect("it was submitted") else { panic!("it was refused") };
+    assert_eq!(scene.wait(second).expect("recorded").events[0].position, Position(3));
+    scene.verified(&one);
+}
+
+#[test]
+fn a_copy_here_that_cannot_be_written_is_made_anew_and_nothing_is_lost() {
+    let mut scene = Scene::new();
+    let log = scene.machine(|_| {});
+    scene.append(&log, "0").expect("recorded");
+    std::fs::remove_dir_all(scene.caches[0].path()).expect("it can be deleted");
+    for i in 1..8_u64 {
+        // Each takes a segment of its own.
+        let appended = scene.wait(log.append(data_of(&i.to_string(), noise(i, 80_000))));
+        assert_eq!(appended.expect("it is durable there").events[0].position.0, i);
+        let again = scene.wait(log.append(data_of(&i.to_string(), noise(i, 80_000))));
+        assert_eq!(again.expect("it is there").events[0].status, Status::Existing);
+        assert_eq!(scene.ids(&log).len() as u64, i + 1);
+    }
+    scene.verified(&log);
+}
+
+#[test]
+fn verifying_ends_although_a_frame_is_in_the_place_of_another() {
+    for damaged in [false, true] {
+        let mut scene = Scene::new();
+        let log = scene.machine(|_| {});
+        for i in 0..4 {
+            scene.append(&log, &i.to_string()).expect("recorded");
+        }
+        {
+            let mut tables = scene.service.tables();
+            let id = tables.logs[&LogName::default()].id;
+            let before = tables.frames[&(id, 2)].clone();
+            let place = tables.frames.get_mut(&(id, 3)).expect("it is there");
+            *place = Commit { sequence: 3, ..before };
+            if damaged {
+                place.bytes = place.bytes.slice(..place.bytes.len() - 1);
+            }
+        }
+        let looks = AtomicU64::new(0);
+        let progress = |_, _| assert!(looks.fetch_add(1, Ordering::SeqCst) < 20, "it goes round in circles");
+        let anew = scene.machine(|_| {});
+        for log in [&log, &anew] {
+            looks.store(0, Ordering::SeqCst);
+            let report = scene.wait(log.store().verify(log.name(), None, &progress));
+            assert!(!report.expect("it can be verified").is_ok());
+        }
+    }
+}
+
+#[test]
+fn a_retry_is_not_told_that_half_of_it_is_there_by_what_is_here_alone() {
+    let mut scene = Scene::new();
+    let (one, other) = (scene.machine(|_| {}), scene.machine(|_| {}));
+    scene.append(&one, "0").expect("recorded");
+    scene.append(&other, "0").expect("it is there");
+    scene.append(&one, "1").expect("recorded");
+    let none = Condition::Stream { stream: "s".into(), expected: ExpectedVersion::None };
+    let again = scene.wait(other.append(Append::new([event("0"), event("1")]).when(none)));
+    let again = again.expect("both are there");
+    assert!(again.events.iter().all(|receipt| receipt.status == Status::Existing), "{again:?}");
+}
+
+#[test]
+fn a_read_that_asks_for_at_least_what_is_here_looks_for_more_all_the_same() {
+    let mut scene = Scene::new();
+    let (one, other) = (scene.machine(|_| {}), scene.machine(|_| {}));
+    scene.append(&one, "0").expect("recorded");
+    assert_eq!(scene.ids(&other), ["0"]);
+    scene.append(&one, "1").expect("recorded");
+    for (size, direction) in [(2, Direction::Forward), (3, Direction::Backward)] {
+        let read = Read { at_least: Some(Position(0)), direction, ..Read::default() };
+        let page = scene.wait(other.store().read(other.name(), &read)).expect("it can be read");
+        assert_eq!(page.events.len(), size, "{direction:?}");
+        scene.append(&one, &size.to_string()).expect("recorded");
+    }
+}
+
+#[test]
+fn a_copier_goes_on_behind_what_another_has_copied() {
+    let mut scene = Scene::new();
+    let source = Scene::new_source();
+    let (one, other) = (scene.machine(|_| {}), scene.machine(|_| {}));
+    scene.wait(other.store().put_frames(other.name(), source[..1].to_vec())).expect("copied");
+    scene.wait(one.store().put_frames(one.name(), source[1..3].to_vec())).expect("copied");
+    let head = scene.wait(other.store().put_frames(other.name(), source[3..].to_vec())).expect("copied");
+    assert_eq!(head.frames, source.len() as u64);
+    scene.verified(&one);
+}
+
+#[test]
+fn a_runtime_of_one_thread_does() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let cache = tempfile::tempdir().expect("a directory for a test");
+    let service = Service::default();
+    runtime.block_on(async {
+        let store = RemoteStore::open(Arc::new(service.clone()), options(cache.path())).expect("opened");
+        let log = Log::new(Arc::new(store.clone()), LogName::default());
+        service.fault(Fault::LoseAnswer { written: true });
+        log.append(event("0")).await.expect("recorded");
+        assert_eq!(log.head().await.expect("it is there").size, 1);
+        let late = store.submit(log.name(), event("1").into());
+        store.close().await.expect("it was open");
+        assert_eq!(store.close().await.expect_err("it is closed").kind(), ErrorKind::Stopped);
+        let Submitted::Queued(late) = late else { panic!("it was refused") };
+        late.await.expect("what was queued is recorded");
+    });
 }

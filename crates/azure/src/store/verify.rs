@@ -7,7 +7,7 @@
 use precedent_core::frame::{Frame, FrameHeader};
 use precedent_core::store::Progress;
 use precedent_core::verify::{Expect, Problem, Report, Verifier};
-use precedent_core::{Position, Result};
+use precedent_core::{Error, Position, Result};
 
 use super::documents::documents_of;
 use super::log::RemoteLog;
@@ -39,13 +39,19 @@ pub(super) async fn verify(
                 let message = format!("is missing: frame {} follows", frame.sequence);
                 verifier.unreadable(place.clone(), message);
             }
-            match frame.bytes.and_then(Frame::decode) {
+            let sequence = frame.sequence;
+            let in_its_place = |decoded: Frame| match decoded.chained().sequence {
+                of if of == sequence => Ok(decoded),
+                of => Err(Error::damaged(format!("frame {of} is in its place"))),
+            };
+            match frame.bytes.and_then(Frame::decode).and_then(in_its_place) {
                 Ok(decoded) => log.mirror.with_sources(|sources| {
                     let mut sources = precedent_core::stored::WithFrame { frame: &decoded, before: sources };
                     verifier.frame_with(&decoded, place.as_deref(), &mut sources);
                 })?,
                 Err(error) => {
                     let header = frame.header.as_ref().and_then(|header| FrameHeader::decode(header).ok());
+                    let header = header.filter(|header| header.chained.sequence == sequence);
                     verifier.unreadable(place, error.to_string());
                     if let Some(header) = header {
                         verifier.skip_to(header.chained.sequence + 1, header.chained.tree_size());

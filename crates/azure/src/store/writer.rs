@@ -30,7 +30,7 @@ use bytes::Bytes;
 use futures_channel::oneshot;
 use precedent_core::drafts::Drafts;
 use precedent_core::extents::Recent;
-use precedent_core::frame::{FRAME_BYTES_MAX, Frame, FrameHeader};
+use precedent_core::frame::{FRAME_BYTES_MAX, Frame, FrameHeader, OVERHEAD_BYTES_MAX};
 use precedent_core::memory::{forked, is_copy};
 use precedent_core::sequencer::{
     CLOCK_TOLERANCE_MICROS, Draft, History, LogState, Prepared, check_clock, check_copied, clock_accepted,
@@ -313,10 +313,13 @@ impl Writer {
         for (prepared, _) in batch.iter() {
             receipts.push(draft.add(prepared.clone(), &*history));
         }
+        // Those that are refused count as well: drafted again on what is there, all of them may be recorded.
+        let mut literal_max = batch.iter().fold(OVERHEAD_BYTES_MAX, |sum, (p, _)| sum + p.bytes_max());
         while let Some((prepared, answer)) = self.lane.next_append(|prepared| {
-            draft.fits(prepared, FRAME_BYTES_MAX)
+            literal_max + prepared.bytes_max() <= FRAME_BYTES_MAX
                 && (draft.is_empty() || draft.len_max() + prepared.bytes_max() <= frame_bytes)
         }) {
+            literal_max += prepared.bytes_max();
             receipts.push(draft.add((*prepared).clone(), &*history));
             batch.push((*prepared, answer));
         }
@@ -369,12 +372,10 @@ impl Writer {
 
     /// Nothing is to be recorded. What is refused is refused only if there is no more than is here.
     fn without_frame(&mut self, receipts: Vec<Result<Vec<Receipt>>>, base: &LogState) -> Result<Tried> {
-        let refused = receipts.iter().any(|receipts| receipts.as_ref().is_err_and(depends_on_the_end));
-        let more = refused
-            && match &self.writing {
-                Some(_) => self.catch_up()?,
-                None => false,
-            };
+        // Half of a batch that is there may be all of it by now.
+        let could_differ = |e: &Error| depends_on_the_end(e) || e.kind() == ErrorKind::AlreadyExists;
+        let refused = receipts.iter().any(|receipts| receipts.as_ref().is_err_and(could_differ));
+        let more = refused && self.writing.is_some() && self.is_behind(base)?;
         Ok(if more { Tried::Again } else { Tried::Done(receipts, base.size(), None) })
     }
 
@@ -459,9 +460,16 @@ impl Writer {
         self.clock_accepted = self.clock_accepted.filter(|end| *end <= size);
     }
 
-    fn catch_up(&mut self) -> Result<bool> {
+    fn catch_up(&self) -> Result<bool> {
         let writing = self.writing.as_ref().expect("there is a log to catch up with");
         self.wait(writing.log.catch_up())
+    }
+
+    /// Catches up; answers whether there is more than `base` then. A reader may have fetched it since that was looked at.
+    fn is_behind(&self, base: &LogState) -> Result<bool> {
+        self.catch_up()?;
+        let writing = self.writing.as_ref().expect("it was caught up with");
+        Ok(writing.log.state()?.next_sequence > base.next_sequence)
     }
 
     /// Looks whether the log has been made, if it had not. A copy that is in doubt is let go first.
@@ -561,6 +569,11 @@ impl Writer {
                     false => Err(forked(&base, chained)),
                 };
             }
+            // Another copier may have added those in between.
+            if chained.sequence > base.next_sequence && self.is_behind(&base)? {
+                continue;
+            }
+            let writing = self.writing.as_ref().expect("it was there a moment ago");
             let log = writing.log.clone();
             if !self.wait(log.is_copy())? {
                 return Err(Error::new(

@@ -26,7 +26,20 @@ pub(super) enum Fault {
 
 /// Handles on one service are clones.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Service(Arc<Mutex<Tables>>);
+pub(super) struct Service(Arc<Mutex<Tables>>, Meanwhile);
+
+/// What happens, once, when a writer next asks for the service's clock: behind its look at what is here, and before it
+/// drafts a frame on that.
+#[derive(Clone, Default)]
+struct Meanwhile(Arc<Mutex<Option<Happening>>>);
+
+type Happening = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Meanwhile")
+    }
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Tables {
@@ -51,6 +64,11 @@ impl Service {
 
     pub(super) fn fault(&self, fault: Fault) {
         self.tables().faults.push_back(fault);
+    }
+
+    /// Lets something happen while the next frame is drafted.
+    pub(super) fn meanwhile(&self, happens: impl FnOnce() + Send + 'static) {
+        *self.1.0.lock().unwrap_or_else(|p| p.into_inner()) = Some(Box::new(happens));
     }
 
     /// Answers again, after [`Fault::NeverAnswer`].
@@ -120,6 +138,10 @@ impl Remote for Service {
     }
 
     fn clock(&self) -> Option<(Time, Time)> {
+        let happens = self.1.0.lock().unwrap_or_else(|p| p.into_inner()).take();
+        if let Some(happens) = happens {
+            happens();
+        }
         self.tables().clock
     }
 
