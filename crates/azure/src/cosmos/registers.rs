@@ -4,8 +4,9 @@
 use azure_data_cosmos::options::{ItemWriteOptions, Precondition};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
+use precedent_core::memory::next_revision;
 use precedent_core::store::{ExpectedRegister, Register, RegisterName};
-use precedent_core::{Error, ErrorKind, FrameId, Result};
+use precedent_core::{Durability, Error, ErrorKind, FrameId, Limits, Result};
 use serde_json::{Value, json};
 
 use super::{CosmosRemote, errors};
@@ -30,15 +31,15 @@ impl CosmosRemote {
         value: Bytes,
     ) -> Result<Register> {
         let there = self.read(REGISTERS, &id(name)).await?;
-        let revision = there.as_ref().map(|(item, _)| decode(name, item)).transpose()?.map(|r| r.revision);
-        let conflict = |found: Option<u64>| {
-            let found = found.map_or("has never been set".to_owned(), |r| format!("has the revision {r}"));
-            Error::new(ErrorKind::Conflict, format!("the register {name} {found}, not what was expected"))
-        };
-        let next = match (expected, revision) {
-            (ExpectedRegister::Absent, None) => 1,
-            (ExpectedRegister::Revision(wanted), Some(found)) if wanted == found => found + 1,
-            (_, found) => return Err(conflict(found)),
+        let register = there.as_ref().map(|(item, _)| decode(name, item)).transpose()?;
+        let limits = Limits::new(Durability::RegionQuorum);
+        let next = next_revision(name, register.as_ref(), expected, &value, &limits)?;
+        // Somebody was quicker: what is there now is not what was expected.
+        let conflict = |now: Option<&Register>| match next_revision(name, now, expected, &value, &limits) {
+            Err(error) => error,
+            Ok(_) => {
+                Error::new(ErrorKind::Conflict, format!("register '{name}' is being set by somebody else"))
+            }
         };
         let write = FrameId::random().to_string();
         let fields = json!({
@@ -75,7 +76,7 @@ impl CosmosRemote {
             Some((item, _)) if item["write"].as_str() == Some(&write) => {
                 Ok(Register { value, revision: next })
             }
-            Some((item, _)) if settled => Err(conflict(decode(name, &item).ok().map(|r| r.revision))),
+            Some((item, _)) if settled => Err(conflict(decode(name, &item).ok().as_ref())),
             None if settled => Err(conflict(None)),
             _ => Err(unknown(told)),
         }
