@@ -75,7 +75,7 @@ pub struct Nothing {
 }
 
 impl Nothing {
-    fn new(message: impl Into<String>) -> Shown {
+    fn shown(message: impl Into<String>) -> Shown {
         Shown::Nothing(Self { message: message.into(), unreadable: Vec::new() })
     }
 }
@@ -430,16 +430,16 @@ pub async fn show(log: &Log, ask: &Ask) -> Result<Shown> {
     let before = match ask.at {
         None => size,
         Some(At::Position(position)) if position.0 >= size => {
-            return Ok(Nothing::new(beyond(position, size).message()));
+            return Ok(Nothing::shown(beyond(position, size).message()));
         }
         Some(At::Position(position)) => position.0 + 1,
         Some(At::Time(time)) => match last_at(log, time, size).await? {
             Some(position) => position.0 + 1,
-            None => return Ok(Nothing::new(format!("nothing was recorded at or before {time}"))),
+            None => return Ok(Nothing::shown(format!("nothing was recorded at or before {time}"))),
         },
     };
     if before == 0 {
-        return Ok(Nothing::new("the log is empty"));
+        return Ok(Nothing::shown("the log is empty"));
     }
     let before = Position(before);
     let as_of = AsOf { position: Position(before.0 - 1), asked: ask.at.is_some() };

@@ -54,7 +54,8 @@ impl CosmosRemote {
         let excludes = |path: &str| {
             policy.as_ref().is_some_and(|policy| policy.excluded_paths.iter().any(|one| one.path == path))
         };
-        if !excludes("/*") && !(excludes("/data/*") && excludes("/body/?")) {
+        let spared = excludes("/*") || (excludes("/data/*") && excludes("/body/?"));
+        if !spared {
             say(
                 "cosmos_indexing",
                 Severity::Warning,

@@ -98,7 +98,7 @@ impl CosmosRemote {
             let error = match self.container.execute_transactional_batch(batch.clone(), None).await {
                 Ok(answer) => {
                     self.charge(answer.headers());
-                    let home = self.from_home(&answer.diagnostics(), &what);
+                    let home = self.check_answered_at_home(&answer.diagnostics(), &what);
                     let in_doubt = !errors::no_try_is_in_doubt(&answer.diagnostics());
                     let statuses: Vec<u16> = match answer.into_model() {
                         Ok(model) => model.results().iter().map(|one| one.status_code()).collect(),
@@ -260,7 +260,7 @@ impl CosmosRemote {
             while let Some(page) = pages.next().await {
                 let page = page.map_err(|e| failed(&e))?;
                 self.charge(page.headers());
-                self.from_home(&page.diagnostics(), &what)?;
+                self.check_answered_at_home(&page.diagnostics(), &what)?;
                 for row in page.into_items() {
                     let frame = self.stored(log, &partition, &row).await?;
                     bytes += frame.bytes.as_ref().map_or(HEADER_BYTES, Bytes::len);
@@ -276,7 +276,8 @@ impl CosmosRemote {
             if frames.len() == before && before != 0 {
                 return Ok(frames);
             }
-            if !full && !(frames.is_empty() && self.frame_is_there(log, next).await?) {
+            let goes_on = full || (frames.is_empty() && self.frame_is_there(log, next).await?);
+            if !goes_on {
                 return Ok(frames);
             }
             from = next;

@@ -191,7 +191,7 @@ impl CosmosRemote {
     }
 
     /// Refuses what another region answered: what it says may be old.
-    fn from_home(&self, diagnostics: &DiagnosticsContext, what: &str) -> Result<()> {
+    fn check_answered_at_home(&self, diagnostics: &DiagnosticsContext, what: &str) -> Result<()> {
         let home = Region::from(self.region.clone());
         match diagnostics.responded_regions().into_iter().find(|region| **region != home) {
             None => Ok(()),
@@ -216,7 +216,7 @@ impl CosmosRemote {
             match self.container.read_item(key.clone(), id, None).await {
                 Ok(answer) => {
                     self.charge(answer.headers());
-                    self.from_home(&answer.diagnostics(), what)?;
+                    self.check_answered_at_home(&answer.diagnostics(), what)?;
                     let etag = answer.headers().etag().map(ToString::to_string).unwrap_or_default();
                     return Ok(Some((answer.into_model().map_err(|e| self.failed(&e, what))?, etag)));
                 }
