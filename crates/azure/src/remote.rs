@@ -163,7 +163,7 @@ pub trait Remote: Send + Sync + std::fmt::Debug + 'static {
     fn put_documents<'a>(&'a self, documents: &'a [Document]) -> BoxFuture<'a, Vec<Result<()>>>;
 
     /// Compares documents with what is there: `None` where they agree, else what differs, in a sentence: [`IS_MISSING`],
-    /// or such as `has other data`. How much of the data stands there is no difference: what stands there is compared.
+    /// or such as `has other data`. [`Document::inline_bytes_max`] has to be what they were written with.
     fn check_documents<'a>(&'a self, documents: &'a [Document])
     -> BoxFuture<'a, Result<Vec<Option<String>>>>;
 

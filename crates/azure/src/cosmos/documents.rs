@@ -233,15 +233,42 @@ impl CosmosRemote {
 fn differs(wanted: &Value, found: &Value) -> Option<String> {
     let empty = Map::new();
     let (wanted, found) = (wanted.as_object().unwrap_or(&empty), found.as_object().unwrap_or(&empty));
-    let other = wanted.iter().filter(|(name, value)| found.get(*name) != Some(value)).map(|(name, _)| name);
+    let same_as_found =
+        |name: &String, value: &Value| found.get(name).is_some_and(|there| same(value, there));
+    let other = wanted.iter().filter(|(name, value)| !same_as_found(name, value)).map(|(name, _)| name);
     let more = found.keys().filter(|name| !name.starts_with('_') && !wanted.contains_key(*name));
     let names: Vec<&str> = other.chain(more).map(String::as_str).collect();
     (!names.is_empty()).then(|| format!("has another {}", names.join(", ")))
 }
 
+/// Whether two values are the same to those who read numbers as doubles: the service answers `0` for `0.0`.
+fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            one.len() == other.len()
+                && one.iter().all(|(name, one)| other.get(name).is_some_and(|other| same(one, other)))
+        }
+        _ => one == other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::survives;
+    use serde_json::json;
+
+    use super::{differs, survives};
+
+    #[test]
+    fn a_number_that_comes_back_written_otherwise_is_the_same_and_another_is_named() {
+        let wanted = json!({"data": {"reward": [0.0, 1.0]}, "position": 7});
+        assert_eq!(differs(&wanted, &json!({"data": {"reward": [0, 1]}, "position": 7, "_ts": 1})), None);
+        let other = differs(&wanted, &json!({"data": {"reward": [0, 2]}, "position": 7}));
+        assert_eq!(other.as_deref(), Some("has another data"));
+    }
 
     #[test]
     fn only_json_that_every_reader_understands_alike_is_stored_as_json() {

@@ -492,7 +492,9 @@ impl Store for RemoteStore {
     ) -> BoxFuture<'a, Result<Report>> {
         async move {
             match self.inner.existing(log).await? {
-                Some(log) => verify::verify(&log, expect, progress).await,
+                Some(log) => {
+                    verify::verify(&log, self.inner.options.inline_bytes_max, expect, progress).await
+                }
                 None => Ok(Verifier::new(expect).finish()),
             }
         }

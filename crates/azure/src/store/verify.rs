@@ -76,17 +76,21 @@ pub(super) async fn verify(
         // It has been named, if it is the log that is damaged.
         tracing::debug!(%error, "not all of the log could be copied");
     }
-    check_documents(log, end.min(there), &mut verifier).await?;
+    check_documents(log, inline_bytes_max, end.min(there), &mut verifier).await?;
     Ok(verifier.finish())
 }
 
 /// Compares the documents of all frames through which they are said to be complete, and of later ones what is there.
-async fn check_documents(log: &RemoteLog, frames: u64, verifier: &mut Verifier) -> Result<()> {
+async fn check_documents(
+    log: &RemoteLog,
+    inline_bytes_max: usize,
+    frames: u64,
+    verifier: &mut Verifier,
+) -> Result<()> {
     let through = log.remote.documents_through(log.id).await?;
     let mut documents: Vec<(u64, Document)> = Vec::new();
     for sequence in 0..frames {
-        // Nothing of a document is compared but what it says and what it leaves out: how much stands in it is no promise.
-        let of_frame = documents_of(log, sequence, usize::MAX).await.unwrap_or_default();
+        let of_frame = documents_of(log, sequence, inline_bytes_max).await.unwrap_or_default();
         documents.extend(of_frame.into_iter().map(|document| (sequence, document)));
         if documents.len() < DOCUMENTS && sequence + 1 < frames {
             continue;
