@@ -134,7 +134,7 @@ async fn counters_count_by_route_and_not_by_path() {
 #[tokio::test]
 async fn what_is_not_there_is_a_problem_too() {
     let served = serve().await;
-    served.get("/").await.problem(404, "not_found", &["'/'"]);
+    served.get("/nothing").await.problem(404, "not_found", &["/nothing"]);
     served.get("/v2/events").await.problem(404, "not_found", &["/v2/events"]);
     let reply = served.send(Request::new("DELETE", "/v1/events")).await;
     reply.problem(405, "method_not_allowed", &["DELETE"]);
