@@ -19,6 +19,7 @@ const DOCUMENTS: usize = 100;
 
 pub(super) async fn verify(
     log: &RemoteLog,
+    inline_bytes_max: usize,
     expect: Option<Expect>,
     progress: Progress<'_>,
 ) -> Result<Report> {
