@@ -79,30 +79,34 @@ fn fields(document: &Document) -> Value {
 }
 
 /// The JSON that the text is, if a reader that knows nothing of its author gets the same values from it: no number is
-/// rounded or written another way, no name stands twice.
+/// rounded, no text written another way, no name stands twice.
 fn survives(text: &str) -> Option<Value> {
     let value: Value = serde_json::from_str(text).ok()?;
-    let exact = |bytes: &str| {
-        let (mut quoted, mut escaped) = (false, false);
-        let mut kept: Vec<u8> = bytes
-            .bytes()
-            .filter(|byte| {
-                let inside = quoted;
-                if escaped {
-                    escaped = false;
-                } else if *byte == b'\\' {
-                    escaped = true;
-                } else if *byte == b'"' {
-                    quoted = !quoted;
-                }
-                inside || !b" \t\r\n".contains(byte)
-            })
-            .collect();
-        // Names come out in another order, so what is compared is which bytes there are.
-        kept.sort_unstable();
-        kept
-    };
-    (plain(&value, DEPTH_MAX) && exact(text) == exact(&value.to_string())).then_some(value)
+    (plain(&value, DEPTH_MAX) && tokens(text) == tokens(&value.to_string())).then_some(value)
+}
+
+/// The names, values and signs of a JSON text, sorted: names come out in another order than they went in, so what is
+/// compared is which there are.
+fn tokens(json: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let (mut quoted, mut escaped, mut start) = (false, false, 0);
+    for (at, byte) in json.bytes().enumerate() {
+        if quoted {
+            (quoted, escaped) = (escaped || byte != b'"', !escaped && byte == b'\\');
+        } else if b" \t\r\n{}[],:".contains(&byte) {
+            tokens.push(&json[start..at]);
+            start = at + 1;
+            if !byte.is_ascii_whitespace() {
+                tokens.push(&json[at..start]);
+            }
+        } else {
+            quoted = byte == b'"';
+        }
+    }
+    tokens.push(&json[start..]);
+    tokens.retain(|token| !token.is_empty());
+    tokens.sort_unstable();
+    tokens
 }
 
 fn plain(value: &Value, depth: usize) -> bool {
@@ -260,7 +264,37 @@ fn same(one: &Value, other: &Value) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::{differs, survives};
+    use bytes::Bytes;
+    use precedent_core::{Event, LogId, LogName, Position, RecordedEvent, Time, Version};
+
+    use super::{differs, fields, survives};
+    use crate::remote::Document;
+
+    #[test]
+    fn what_the_container_indexes_is_what_documents_and_frames_are_asked_by() {
+        let event = Event::builder("s", "i", "t").stream("s").time("2026-11-22T10:00:00Z");
+        let event = event.tags(["a=b".parse().expect("a tag")]).build().expect("an event");
+        let document = Document {
+            name: LogName::default(),
+            event: RecordedEvent {
+                log: LogId::random(),
+                position: Position(0),
+                version: Some(Version(0)),
+                recorded: Time::parse("2026-11-22T10:00:00Z").expect("a time"),
+                event,
+                erased: false,
+                entry: Bytes::new(),
+            },
+            inline_bytes_max: 0,
+        };
+        let fields = fields(&document);
+        // Those that are no field of a document stand in every item, and in every frame.
+        let elsewhere = ["eventType", "sequence"];
+        for path in crate::provision::INDEXED {
+            let name = path.split('/').nth(1).expect("a path begins with /");
+            assert!(fields.get(name).is_some() || elsewhere.contains(&name), "{path} is in no item");
+        }
+    }
 
     #[test]
     fn a_number_that_comes_back_written_otherwise_is_the_same_and_another_is_named() {
@@ -275,9 +309,18 @@ mod tests {
         for good in [r#"{"b":1, "a":[true,null,"x y\n"]}"#, "0.25", "9007199254740992", r#""é""#] {
             assert!(survives(good).is_some(), "{good}");
         }
-        for bad in
-            [r#"{"a":1,"a":1}"#, "9007199254740993", "1e400", "0.10", "1.00000000000000000001", "{", "-0"]
-        {
+        let permuted = r#"{"a":12,"b":21}"#;
+        assert_eq!(survives(permuted).map(|value| value.to_string()).as_deref(), Some(permuted));
+        for bad in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a\"":"\u00e9"}"#,
+            "9007199254740993",
+            "1e400",
+            "0.10",
+            "1.00000000000000000001",
+            "{",
+            "-0",
+        ] {
             assert!(survives(bad).is_none(), "{bad}");
         }
         let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));

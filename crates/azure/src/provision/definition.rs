@@ -202,7 +202,7 @@ pub(crate) fn absent(kind: Type) -> &'static [(&'static str, &'static str)] {
 }
 
 /// Paths in documents that are indexed. Nothing else is: the bodies of frames and the data of events cost nothing then.
-const INDEXED: &[&str] = &[
+pub(crate) const INDEXED: &[&str] = &[
     "/eventType/?",
     "/eventId/?",
     "/source/?",

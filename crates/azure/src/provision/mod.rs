@@ -35,6 +35,8 @@ mod tests;
 
 pub use apply::{Listener, Progress, up};
 pub use arm::{Arm, Connection, Pace, RealTime};
+#[cfg(test)]
+pub(crate) use definition::INDEXED;
 pub use definition::{Resource, TAG, Type, definition};
 pub use destroy::{Demolition, Doomed, destroy, inspect};
 pub use export::{Export, FORMATS, Format, export};

@@ -1,0 +1,299 @@
+//! What else is promised of a log in Cosmos DB: documents for other people's tools, what an operation costs, what is
+//! tried again and what is refused. On the emulator in this process.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use azure_data_cosmos::options::{MaxItemCountHint, QueryOptions};
+use azure_data_cosmos::{ContainerClient, FeedScope, PartitionKey, Query};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Transport};
+use precedent_azure::remote::{Document, IS_MISSING, Remote};
+use precedent_core::{Event, EventBuilder, LogId, LogName, Position, RecordedEvent, Time, Version};
+use precedent_cosmos_emulator::{Account, Container, Emulator, FaultRule, KEY};
+use serde_json::{Value, json};
+
+const DATABASE: &str = "eventSourcingDb";
+const CONTAINER: &str = "eventsContainer";
+/// Buckets of four frames, so that tests reach their boundaries.
+const BUCKET_BITS: u32 = 2;
+
+fn emulator(container: &Container) -> Emulator {
+    let emulator = Emulator::new(Account::default());
+    emulator.create_database(DATABASE);
+    emulator.create_container(DATABASE, CONTAINER, container);
+    emulator
+}
+
+async fn open(emulator: &Emulator, rules: Vec<Arc<FaultRule>>) -> CosmosRemote {
+    let url = format!("cosmos://{}/{DATABASE}/{CONTAINER}", emulator.host());
+    let settings = Settings::new(&url, |name| (name == KEY_VARIABLE).then(|| KEY.to_owned())).expect("a URL");
+    let transport = Transport { runtime: Some(emulator.runtime(rules).await), http: Some(emulator.http()) };
+    let remote = CosmosRemote::connect_through(settings, Options::default(), transport).await;
+    remote.expect("the container can be opened").with_bucket_bits(BUCKET_BITS)
+}
+
+/// The container as anybody sees it who has the SDK and not us.
+async fn plainly(emulator: &Emulator) -> ContainerClient {
+    let database = emulator.client().await.database_client(DATABASE);
+    database.container_client(CONTAINER, None).await.expect("it is there")
+}
+
+fn event(number: u64, event_type: &str) -> EventBuilder {
+    Event::builder("https://loans.example", format!("event-{number}"), event_type)
+}
+
+fn document(log: LogId, position: u64, event: EventBuilder) -> Document {
+    let event = event.build().expect("an event");
+    Document {
+        name: LogName::default(),
+        event: RecordedEvent {
+            log,
+            position: Position(position),
+            version: event.stream().map(|_| Version(position)),
+            recorded: Time::parse("2026-11-22T10:00:00.000001Z").expect("a time"),
+            event,
+            erased: false,
+            entry: Bytes::new(),
+        },
+        inline_bytes_max: 32 << 10,
+    }
+}
+
+fn id(document: &Document) -> String {
+    format!("{}-{:020}", document.event.log, document.event.position.0)
+}
+
+async fn put(remote: &CosmosRemote, documents: &[Document]) {
+    let answers = remote.put_documents(documents).await;
+    assert_eq!(answers.len(), documents.len());
+    for (answer, document) in answers.into_iter().zip(documents) {
+        answer.unwrap_or_else(|error| panic!("{}: {error}", document.event.position));
+    }
+}
+
+async fn agree(remote: &CosmosRemote, documents: &[Document]) {
+    let answers = remote.check_documents(documents).await.expect("answers");
+    assert_eq!(answers, vec![None; documents.len()]);
+}
+
+async fn item(container: &ContainerClient, key: impl Into<PartitionKey>, id: &str) -> Value {
+    let answer = container.read_item(key, id, None).await.expect("the item is there");
+    answer.into_model().expect("it is JSON")
+}
+
+/// The rows of a query, a few a page, so that there are several.
+async fn rows(container: &ContainerClient, query: &str, scope: FeedScope) -> Vec<Value> {
+    let few = MaxItemCountHint::Limit(NonZeroU32::new(7).expect("not zero"));
+    let options = QueryOptions::default().with_max_item_count(few);
+    let pages = container.query_items::<Value>(Query::from(query), scope, Some(options)).await;
+    let mut pages = pages.expect("the query is one").into_pages();
+    let mut rows = Vec::new();
+    while let Some(page) = pages.next().await {
+        rows.extend(page.expect("a page").into_items());
+    }
+    rows
+}
+
+#[tokio::test]
+async fn whoever_asks_for_a_type_gets_its_events_in_order_without_us() {
+    for partition_key in [vec!["/eventType"], vec!["/eventType", "/period"]] {
+        let emulator = emulator(&Container { partition_key, ..Container::default() });
+        let remote = open(&emulator, Vec::new()).await;
+        let log = LogId::random();
+        // Backwards, so that the order is not the one they were written in.
+        let documents: Vec<Document> = (0..250)
+            .rev()
+            .map(|i| {
+                let event_type = if i % 6 == 5 { "ai.decision.made" } else { "ai.tool.called" };
+                let data = json!({"n": i, "approved": i % 2 == 0});
+                document(log, i, event(i, event_type).stream(format!("run/{}", i % 2)).json(&data))
+            })
+            .collect();
+        put(&remote, &documents[..150]).await;
+        // Some are there already, some are not.
+        put(&remote, &documents[100..]).await;
+        agree(&remote, &documents).await;
+
+        let container = plainly(&emulator).await;
+        // The service takes a text in either kind of quotes; the emulator takes double ones for a name.
+        let by_type = "SELECT * FROM c WHERE c.eventType = 'ai.decision.made' ORDER BY c.position";
+        let found = rows(&container, by_type, FeedScope::partition("ai.decision.made")).await;
+        let positions: Vec<u64> = found.iter().filter_map(|row| row["position"].as_u64()).collect();
+        assert_eq!(positions, (0..250).filter(|i| i % 6 == 5).collect::<Vec<_>>(), "each of them once");
+        assert_eq!(found[0]["data"], json!({"n": 5, "approved": false}));
+        assert_eq!(found[0]["eventId"], "event-5");
+        let by_data = "SELECT VALUE c.position FROM c WHERE c.data.n >= 240 AND c.data.approved";
+        let found = rows(&container, by_data, FeedScope::partition("ai.tool.called")).await;
+        assert_eq!(found.len(), 5, "what is JSON can be asked for: {found:?}");
+    }
+}
+
+#[tokio::test]
+async fn data_of_every_kind_is_readable_or_named() {
+    let emulator = emulator(&Container::default());
+    let remote = open(&emulator, Vec::new()).await;
+    let log = LogId::random();
+    let json = |text: &str| serde_json::from_str::<Value>(text).expect("JSON");
+    // What was recorded, under what name it stands in the document, and as what.
+    let long = "x".repeat(32 << 10);
+    let cases: Vec<(Bytes, &str, Value)> = vec![
+        (
+            r#"{"b": 1, "a": [true, null, 1.0, 0.25, "ü🦀"]}"#.into(),
+            "data",
+            json(r#"{"a":[true,null,1,0.25,"ü🦀"],"b":1}"#),
+        ),
+        ("9007199254740992".into(), "data", json("9007199254740992")),
+        ("9007199254740993".into(), "data", "9007199254740993".into()),
+        (r#"{"a":1,"a":2}"#.into(), "data", r#"{"a":1,"a":2}"#.into()),
+        (
+            "0.1000000000000000055511151231257827".into(),
+            "data",
+            "0.1000000000000000055511151231257827".into(),
+        ),
+        ("no JSON".into(), "data", "no JSON".into()),
+        (Bytes::new(), "data", "".into()),
+        (Bytes::from_static(b"\0\x01\xff"), "data_base64", "AAH/".into()),
+        (long.clone().into(), "data", long.clone().into()),
+        (format!("{long}x").into(), "excerpt", "x".repeat(256).into()),
+    ];
+    let mut documents: Vec<Document> = (0..)
+        .zip(&cases)
+        .map(|(i, (data, ..))| document(log, i, event(i, "t.t").stream("s").data(data.clone())))
+        .collect();
+    let full = event(90, "t.t")
+        .time("2026-11-22T10:00:00.123456789+05:30")
+        .datacontenttype("text/plain")
+        .dataschema("https://example.com/schema")
+        .attribute("correlationid", "c")
+        .attribute("flag", true)
+        .attribute("number", 7)
+        .tags((0..100).map(|i| format!("key{i}={}", ",".repeat(200)).parse().expect("a tag")));
+    documents.push(document(log, 90, full));
+    documents.push(document(log, 91, event(91, "t.t")));
+    put(&remote, &documents).await;
+    put(&remote, &documents).await;
+    agree(&remote, &documents).await;
+
+    let container = plainly(&emulator).await;
+    for (document, (data, name, wanted)) in documents.iter().zip(&cases) {
+        let found = item(&container, "t.t", &id(document)).await;
+        let same = match (&found[*name], wanted) {
+            (Value::Number(found), Value::Number(wanted)) => found.as_f64() == wanted.as_f64(),
+            (Value::Object(found), Value::Object(_)) => {
+                found["a"][2].as_f64() == Some(1.0)
+                    && found["a"][4] == "ü🦀"
+                    && found["b"].as_u64() == Some(1)
+            }
+            (found, wanted) => found == wanted,
+        };
+        assert!(same, "{:.60}: {:.200}", String::from_utf8_lossy(data), found.to_string());
+        let is_named = data.len() > 32 << 10;
+        assert_eq!(found.get("dataref").is_some(), is_named);
+        assert_eq!(found["databytes"].as_u64(), is_named.then_some(data.len() as u64));
+        assert_eq!(found.get("data").is_some(), *name == "data");
+    }
+    let without = item(&container, "t.t", &id(&documents[documents.len() - 1])).await;
+    for name in ["data", "data_base64", "dataref", "stream", "version", "time"] {
+        assert!(without.get(name).is_none(), "an event without {name} has none");
+    }
+}
+
+#[tokio::test]
+async fn whatever_a_type_or_stream_is_called_its_events_are_kept_apart() {
+    let names: Vec<String> = [
+        "a/b",
+        "a\\b",
+        "a#b",
+        "a?b",
+        "a%2Fb",
+        "it's",
+        "a b",
+        "a+b",
+        "a&b",
+        "ü",
+        "日本語",
+        "🦀",
+        "\u{2028}",
+        "A",
+        "a",
+        "a\"b",
+        "--a",
+        "[1]",
+        "null",
+        "1",
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain(["x".repeat(512), format!("{}y", "x".repeat(511)), "/".repeat(512), "🦀".repeat(128)])
+    .collect();
+    let emulator = emulator(&Container { partitions: 3, ..Container::default() });
+    let remote = open(&emulator, Vec::new()).await;
+    let log = LogId::random();
+    let documents: Vec<Document> = (0..)
+        .zip(&names)
+        .map(|(i, name)| {
+            let event = Event::builder(name.as_str(), name.as_str(), name.as_str());
+            document(log, i, event.stream(name.as_str()).data(name.clone()))
+        })
+        .collect();
+    put(&remote, &documents).await;
+    agree(&remote, &documents).await;
+    let container = plainly(&emulator).await;
+    for (name, document) in names.iter().zip(&documents) {
+        let found = rows(&container, "SELECT * FROM c", FeedScope::partition(name.clone())).await;
+        assert_eq!(found.len(), 1, "{name}");
+        assert_eq!(found[0]["id"], id(document));
+        for field in ["eventType", "eventId", "source", "stream"] {
+            assert_eq!(found[0][field], name.as_str(), "{field}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_document_changed_behind_our_back_is_named() {
+    let emulator = emulator(&Container::default());
+    let remote = open(&emulator, Vec::new()).await;
+    let (log, event_type) = (LogId::random(), "ai.decision.made");
+    let documents: Vec<Document> = (0..9)
+        .map(|i| document(log, i, event(i, event_type).stream("run/1").data(r#"{"approved":false}"#)))
+        .collect();
+    put(&remote, &documents).await;
+    let container = plainly(&emulator).await;
+    let change = async |at: usize, name: &str, value: Option<Value>| {
+        let id = id(&documents[at]);
+        let mut found = item(&container, event_type, &id).await;
+        let fields = found.as_object_mut().expect("a document is an object");
+        match value {
+            Some(value) => fields.insert(name.to_owned(), value),
+            None => fields.remove(name),
+        };
+        container.replace_item(event_type, &id, &found, None).await.expect("replaced");
+    };
+    change(1, "data", Some(json!({"approved": true}))).await;
+    change(2, "data", None).await;
+    change(3, "note", Some("by hand".into())).await;
+    // The same digits, as text.
+    change(4, "position", Some("4".into())).await;
+    change(5, "recordedtime", Some("2026-11-22T10:00:00.000002Z".into())).await;
+    // What does not change it: the same written again.
+    change(6, "eventId", Some("event-6".into())).await;
+    container.delete_item(event_type, &id(&documents[7]), None).await.expect("deleted");
+
+    let answers = remote.check_documents(&documents).await.expect("answers");
+    let named = [(1, "data"), (2, "data"), (3, "note"), (4, "position"), (5, "recordedtime")];
+    for (at, answer) in answers.iter().enumerate() {
+        match (named.iter().find(|(named, _)| *named == at), answer) {
+            (Some((_, what)), Some(answer)) => assert!(answer.contains(what), "{at}: {answer}"),
+            (None, Some(answer)) => assert!(at == 7 && answer.starts_with(IS_MISSING), "{at}: {answer}"),
+            (None, None) => assert_ne!(at, 7),
+            (Some(_), None) => panic!("{at} is said to be as it was"),
+        }
+    }
+    // Writing again fills the gap and changes nothing that is there.
+    put(&remote, &documents).await;
+    let answers = remote.check_documents(&documents).await.expect("answers");
+    let differing: Vec<usize> = (0..answers.len()).filter(|at| answers[*at].is_some()).collect();
+    assert_eq!(differing, [1, 2, 3, 4, 5]);
+}
