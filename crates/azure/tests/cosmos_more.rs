@@ -9,8 +9,10 @@ use azure_data_cosmos::{ContainerClient, FeedScope, PartitionKey, Query};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Transport};
-use precedent_azure::remote::{Document, IS_MISSING, Remote};
-use precedent_core::{Event, EventBuilder, LogId, LogName, Position, RecordedEvent, Time, Version};
+use precedent_azure::remote::{Commit, Document, IS_MISSING, LogRecord, Outcome, Remote};
+use precedent_core::{
+    Event, EventBuilder, FrameId, Hash, LogId, LogName, Position, RecordedEvent, Time, Version,
+};
 use precedent_cosmos_emulator::{Account, Container, Emulator, FaultRule, KEY};
 use serde_json::{Value, json};
 
@@ -296,4 +298,109 @@ async fn a_document_changed_behind_our_back_is_named() {
     let answers = remote.check_documents(&documents).await.expect("answers");
     let differing: Vec<usize> = (0..answers.len()).filter(|at| answers[*at].is_some()).collect();
     assert_eq!(differing, [1, 2, 3, 4, 5]);
+}
+
+async fn log(remote: &CosmosRemote) -> LogId {
+    let record = LogRecord { id: LogId::random(), copy: false, home: remote.region() };
+    remote.make_log(&LogName::default(), record).await.expect("a log can be made").id
+}
+
+fn hash(sequence: u64) -> Hash {
+    let mut hash = [7; 32];
+    hash[..8].copy_from_slice(&sequence.to_le_bytes());
+    Hash(hash)
+}
+
+fn frame(log: LogId, sequence: u64, bytes: Bytes) -> Commit {
+    let previous = sequence.checked_sub(1).map_or(Hash::ZERO, hash);
+    let (id, first) = (FrameId::random(), Position(sequence));
+    let header = bytes.slice(..bytes.len().min(precedent_core::frame::HEADER_BYTES));
+    Commit { log, sequence, id, first, count: 1, hash: hash(sequence), previous, header, bytes }
+}
+
+#[track_caller]
+fn assert_committed(outcome: &Outcome) {
+    assert!(matches!(outcome, Outcome::Committed), "{outcome:?}");
+}
+
+fn noise(len: usize) -> Bytes {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut step = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    (0..len).map(|_| step()).collect::<Vec<_>>().into()
+}
+
+/// What a frame of so many events is like to the service: 500 bytes an event that cannot be compressed.
+fn events(count: usize) -> Bytes {
+    noise(500 * count)
+}
+
+/// The charges of the emulator follow a simple model: they are no price list, but they grow when an operation takes more
+/// requests. In a transaction it charges each item the same, however long, and for a read of what is not there nothing.
+#[tokio::test]
+async fn no_operation_costs_more_request_units_than_it_did() {
+    let emulator = emulator(&Container::default());
+    let remote = open(&emulator, Vec::new()).await;
+    let mut before = 0.0;
+    let mut table: Vec<(&str, f64, f64)> = Vec::new();
+    let mut cost = || {
+        let used = remote.request_units().used();
+        used - std::mem::replace(&mut before, used)
+    };
+    table.push(("opening", cost(), 1.0));
+    let log = log(&remote).await;
+    table.push(("making a log", cost(), 15.9));
+
+    for (count, commit, documents) in [
+        (1, "append of 1: commit", "append of 1: documents"),
+        (100, "append of 100: commit", "append of 100: documents"),
+    ] {
+        // The first frames of the log; the cost of an anchor is the next bucket's.
+        let sequence = if count == 1 { 0 } else { 1 };
+        cost();
+        assert_committed(&remote.commit(&frame(log, sequence, events(count))).await);
+        table.push((commit, cost(), 3.72));
+        let of_frame: Vec<Document> = (0..count as u64)
+            .map(|i| {
+                let data = json!({"n": i + 100, "text": "x".repeat(400)});
+                document(
+                    log,
+                    sequence * 100 + i,
+                    event(i + 100, "ai.tool.called").stream("run/1").json(&data),
+                )
+            })
+            .collect();
+        put(&remote, &of_frame).await;
+        table.push((documents, cost(), if count == 1 { 10.0 } else { 124.0 }));
+        if count == 1 {
+            put(&remote, &of_frame).await;
+            table.push(("a document that is there", cost(), 1.0));
+        }
+    }
+    assert!(!remote.has_frame(log, 2).await.expect("it answers"));
+    table.push(("tail check", cost(), 0.0));
+    assert_eq!(remote.frames(log, 1, 1).await.expect("it answers").len(), 1);
+    table.push(("the frame of one event", cost(), 1.0));
+
+    let bytes = 50_000;
+    for sequence in 2..23 {
+        assert_committed(&remote.commit(&frame(log, sequence, noise(bytes))).await);
+    }
+    cost();
+    let frames = remote.frames(log, 2, 1 << 20).await.expect("it answers");
+    let read: usize = frames.iter().map(|frame| frame.bytes.as_ref().expect("undamaged").len()).sum();
+    assert!((1 << 20..(1 << 20) + bytes).contains(&read));
+    table.push(("catching up, a MB", cost() / read as f64 * 1e6, 5.71));
+
+    for (what, units, at_most) in &table {
+        println!("{what:<24} {units:>8.2} RU, at most {at_most:.2}");
+    }
+    for (what, units, at_most) in table {
+        assert!(units > 0.0 || what == "tail check", "{what}: nothing was counted");
+        assert!(units <= at_most * 1.02, "{what}: {units:.2} RU, it was {at_most:.2}");
+    }
 }

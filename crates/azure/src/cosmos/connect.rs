@@ -53,6 +53,8 @@ pub(super) struct Opened {
     pub(super) hierarchical: bool,
     pub(super) throughput: Option<u64>,
     pub(super) clock: Option<(Time, Time)>,
+    /// The request units that opening took, as far as the SDK says: not those of reading the throughput.
+    pub(super) units: f64,
 }
 
 pub(super) async fn open(settings: &Settings, options: &Options, transport: Transport) -> Result<Opened> {
@@ -105,8 +107,9 @@ pub(super) async fn open(settings: &Settings, options: &Options, transport: Tran
     let database = client.database_client(settings.database.as_str());
     let container =
         database.container_client(settings.container.as_str(), None).await.map_err(|e| failed(&e))?;
-    let properties: ContainerProperties =
-        container.read(None).await.and_then(|answer| answer.into_model()).map_err(|e| failed(&e))?;
+    let answer = container.read(None).await.map_err(|e| failed(&e))?;
+    let units = answer.headers().request_charge().map_or(0.0, |charge| charge.value());
+    let properties: ContainerProperties = answer.into_model().map_err(|e| failed(&e))?;
     let hierarchical = hierarchical(&properties)?;
     // Only an account key may read the throughput, and in a shared database it stands there.
     let throughput = match container.read_throughput(None).await {
@@ -114,7 +117,7 @@ pub(super) async fn open(settings: &Settings, options: &Options, transport: Tran
         _ => database.read_throughput(None).await.ok().flatten(),
     };
     let throughput = throughput.and_then(|found| found.throughput().or(found.autoscale_maximum()));
-    Ok(Opened { container, region, several_write_regions: several, hierarchical, throughput, clock })
+    Ok(Opened { container, region, several_write_regions: several, hierarchical, throughput, clock, units })
 }
 
 fn hierarchical(properties: &ContainerProperties) -> Result<bool> {

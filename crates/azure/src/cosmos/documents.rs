@@ -169,12 +169,15 @@ impl CosmosRemote {
         if some.len() > 1 {
             let batch = TransactionalBatch::new(key.clone());
             let batch = some.iter().try_fold(batch, |batch, (_, item)| batch.create_item(item));
-            if let Ok(batch) = batch
-                && let Ok(answer) = self.container.execute_transactional_batch(batch, None).await
-            {
-                self.charge(answer.headers());
-                if u16::from(answer.status().status_code()) == 200 {
-                    return;
+            if let Ok(batch) = batch {
+                match self.container.execute_transactional_batch(batch, None).await {
+                    Ok(answer) => {
+                        self.charge(answer.headers());
+                        if u16::from(answer.status().status_code()) == 200 {
+                            return;
+                        }
+                    }
+                    Err(error) => self.charge_failed(&error),
                 }
             }
         }
@@ -226,7 +229,7 @@ impl CosmosRemote {
                     self.charge(answer.headers());
                     return Ok(());
                 }
-                Err(error) if error.status().is_precondition_failed() => {}
+                Err(error) if error.status().is_precondition_failed() => self.charge_failed(&error),
                 Err(error) => return Err(self.failed(&error, &format!("writing {PROGRESS}/{id}"))),
             }
         }

@@ -43,6 +43,12 @@ pub(super) fn from_cosmos(error: &CosmosError, what: &str, credential: &str) -> 
     }
 }
 
+/// The request units that a call which failed is charged, all its tries together, as far as the service said.
+pub(super) fn charged(error: &CosmosError) -> f64 {
+    let tries = error.diagnostics();
+    tries.map_or(0.0, |tries| tries.requests().iter().map(|one| one.request_charge().value()).sum())
+}
+
 /// Whether it is certain that nothing was written: every try of the SDK was either not sent, or answered by the service
 /// with a status that says so. One try whose answer was lost is enough not to know, whatever the last one was told.
 pub(super) fn nothing_written(error: &CosmosError) -> bool {

@@ -139,6 +139,7 @@ impl CosmosRemote {
                 Err(error) => error,
             };
             if super::wants_another_try(&error) && attempt < ATTEMPTS {
+                self.charge_failed(&error);
                 tokio::time::sleep(wait).await;
                 wait *= 2;
                 continue;

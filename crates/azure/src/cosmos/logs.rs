@@ -83,7 +83,7 @@ impl CosmosRemote {
                     return Ok(());
                 }
                 // Somebody was quicker, or our own answer was lost: what is there now says which.
-                Err(error) if error.status().is_precondition_failed() => {}
+                Err(error) if error.status().is_precondition_failed() => self.charge_failed(&error),
                 Err(error) => return Err(self.failed(&error, "promoting the log").maybe_written()),
             }
         }

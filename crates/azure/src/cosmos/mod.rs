@@ -71,6 +71,10 @@ impl RequestUnits {
     pub fn used(&self) -> f64 {
         self.0.load(Ordering::Relaxed) as f64 / 100.0
     }
+
+    fn add(&self, units: f64) {
+        self.0.fetch_add((units * 100.0).round() as u64, Ordering::Relaxed);
+    }
 }
 
 /// A container that logs are kept in.
@@ -123,6 +127,8 @@ impl CosmosRemote {
                 "item_bytes is {item_bytes}: at least {least} and at most {ITEM_BYTES_MAX}"
             )));
         }
+        let units = RequestUnits::default();
+        units.add(opened.units);
         Ok(Self {
             container: opened.container,
             settings,
@@ -133,7 +139,7 @@ impl CosmosRemote {
             item_bytes: item_bytes.min(ITEM_BYTES_MAX),
             bucket_bits: BUCKET_BITS,
             clock: opened.clock,
-            units: RequestUnits::default(),
+            units,
             throttled: AtomicU64::new(0),
             homes: Mutex::default(),
             parts: Mutex::default(),
@@ -177,7 +183,9 @@ impl CosmosRemote {
         fields
     }
 
+    /// The error for a call that failed for good; its charge is counted.
     fn failed(&self, error: &CosmosError, what: &str) -> Error {
+        self.charge_failed(error);
         if error.status().is_throttled() {
             self.throttled.fetch_add(1, Ordering::Relaxed);
         }
@@ -186,8 +194,13 @@ impl CosmosRemote {
 
     fn charge(&self, headers: &ResponseHeaders) -> f64 {
         let units = headers.request_charge().map_or(0.0, |charge| charge.value());
-        self.units.0.fetch_add((units * 100.0).round() as u64, Ordering::Relaxed);
+        self.units.add(units);
         units
+    }
+
+    /// What fails costs too: a read of what is not there, a conflict, every try of a call that went wrong.
+    fn charge_failed(&self, error: &CosmosError) {
+        self.units.add(errors::charged(error));
     }
 
     /// Refuses what another region answered: what it says may be old.
@@ -221,8 +234,12 @@ impl CosmosRemote {
                     return Ok(Some((answer.into_model().map_err(|e| self.failed(&e, what))?, etag)));
                 }
                 // 404 with sub-status 0 is the item; any other is the container, or a session that is not there yet.
-                Err(error) if item_is_missing(&error) => return Ok(None),
+                Err(error) if item_is_missing(&error) => {
+                    self.charge_failed(&error);
+                    return Ok(None);
+                }
                 Err(error) if attempt < ATTEMPTS && wants_another_try(&error) => {
+                    self.charge_failed(&error);
                     tokio::time::sleep(wait).await;
                     wait *= 2;
                 }
@@ -246,8 +263,12 @@ impl CosmosRemote {
                     self.charge(answer.headers());
                     return Ok(true);
                 }
-                Err(error) if error.status().is_conflict() => return Ok(false),
+                Err(error) if error.status().is_conflict() => {
+                    self.charge_failed(&error);
+                    return Ok(false);
+                }
                 Err(error) if attempt < ATTEMPTS && wants_another_try(&error) => {
+                    self.charge_failed(&error);
                     tokio::time::sleep(wait).await;
                     wait *= 2;
                 }
