@@ -3,6 +3,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use azure_data_cosmos::options::{MaxItemCountHint, QueryOptions};
 use azure_data_cosmos::{ContainerClient, FeedScope, PartitionKey, Query};
@@ -10,10 +11,11 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Transport};
 use precedent_azure::remote::{Commit, Document, IS_MISSING, LogRecord, Outcome, Remote};
+use precedent_core::store::ExpectedRegister;
 use precedent_core::{
     Event, EventBuilder, FrameId, Hash, LogId, LogName, Position, RecordedEvent, Time, Version,
 };
-use precedent_cosmos_emulator::{Account, Container, Emulator, FaultRule, KEY};
+use precedent_cosmos_emulator::{Account, Container, Emulator, FaultRule, KEY, Operation, answer};
 use serde_json::{Value, json};
 
 const DATABASE: &str = "eventSourcingDb";
@@ -403,4 +405,137 @@ async fn no_operation_costs_more_request_units_than_it_did() {
         assert!(units > 0.0 || what == "tail check", "{what}: nothing was counted");
         assert!(units <= at_most * 1.02, "{what}: {units:.2} RU, it was {at_most:.2}");
     }
+}
+
+#[tokio::test]
+async fn whatever_is_asked_to_be_tried_again_is() {
+    let operations = [
+        Operation::ReadItem,
+        Operation::CreateItem,
+        Operation::ReplaceItem,
+        Operation::QueryItem,
+        Operation::BatchItem,
+    ];
+    for (status, substatus) in [(449, 0), (410, 1002), (429, 3200), (503, 0)] {
+        let emulator = emulator(&Container::default());
+        let rules: Vec<_> = operations
+            .into_iter()
+            .enumerate()
+            .map(|(i, operation)| answer(&format!("rule {i}"), operation, status, substatus, 1))
+            .collect();
+        let remote = open(&emulator, rules.clone()).await;
+        let name = LogName::default();
+        let record = LogRecord { id: LogId::random(), copy: true, home: remote.region() };
+        let log = remote.make_log(&name, record).await.expect("made").id;
+        for sequence in 0..6 {
+            assert_committed(&remote.commit(&frame(log, sequence, noise(100))).await);
+        }
+        let frames = remote.frames(log, 0, 1 << 20).await.expect("read");
+        let numbers: Vec<u64> = frames.iter().map(|frame| frame.sequence).collect();
+        assert_eq!(numbers, [0, 1, 2, 3, 4, 5], "{status}: each of them once");
+        remote.promote(&name, log).await.expect("promoted");
+        assert!(!remote.log(&name).await.expect("it answers").expect("there").copy);
+        assert_eq!(remote.logs().await.expect("listed"), [name]);
+        let register = "cursors/a".parse().expect("a name");
+        for (revision, expected) in [(1, ExpectedRegister::Absent), (2, ExpectedRegister::Revision(1))] {
+            let set = remote.set_register(&register, expected, Bytes::from_static(b"x")).await;
+            assert_eq!(set.expect("as expected").revision, revision);
+        }
+        remote.set_documents_through(log, 2).await.expect("set");
+        remote.set_documents_through(log, 3).await.expect("raised");
+        for rule in rules {
+            assert_eq!(rule.hit_count(), 1, "{status}: {} was answered so", rule.id());
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_place_that_replaces_or_queries_tries_again() {
+    for (status, substatus) in [(449, 0), (410, 1002)] {
+        let emulator = emulator(&Container::default());
+        let plain = open(&emulator, Vec::new()).await;
+        let name = LogName::default();
+        let record = LogRecord { id: LogId::random(), copy: true, home: plain.region() };
+        let log = plain.make_log(&name, record).await.expect("made").id;
+        assert_committed(&plain.commit(&frame(log, 0, noise(100))).await);
+        let register = "cursors/a".parse().expect("a name");
+        plain.set_register(&register, ExpectedRegister::Absent, Bytes::new()).await.expect("set");
+        plain.set_documents_through(log, 1).await.expect("set");
+
+        let rule = |operation| answer("again", operation, status, substatus, 2);
+        let replaces = || rule(Operation::ReplaceItem);
+        let remote = open(&emulator, vec![replaces()]).await;
+        remote.promote(&name, log).await.expect("promoted");
+        let remote = open(&emulator, vec![replaces()]).await;
+        let expected = ExpectedRegister::Revision(1);
+        remote.set_register(&register, expected, Bytes::new()).await.expect("set");
+        let remote = open(&emulator, vec![replaces()]).await;
+        remote.set_documents_through(log, 2).await.expect("raised");
+        let queries = || rule(Operation::QueryItem);
+        let remote = open(&emulator, vec![queries()]).await;
+        assert_eq!(remote.logs().await.expect("listed"), [name]);
+        let remote = open(&emulator, vec![queries()]).await;
+        assert_eq!(remote.frames(log, 0, 1).await.expect("read").len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_split_under_load_loses_nothing_and_repeats_nothing() {
+    let emulator = emulator(&Container { throughput: 10_000, ..Container::default() });
+    let remote = open(&emulator, Vec::new()).await;
+    let log = log(&remote).await;
+    for sequence in 0..40 {
+        if sequence % 10 == 5 {
+            emulator.split(DATABASE, CONTAINER, sequence as u32 / 10, Duration::from_millis(100));
+        }
+        let commit = frame(log, sequence, noise(100));
+        let of_frame = [document(log, sequence, event(sequence, "ai.tool.called").data("{}"))];
+        let (committed, documents, frames) = tokio::join!(
+            remote.commit(&commit),
+            remote.put_documents(&of_frame),
+            remote.frames(log, 0, 1 << 20)
+        );
+        assert_committed(&committed);
+        documents.into_iter().for_each(|answer| answer.expect("written"));
+        let numbers: Vec<u64> = frames.expect("read").iter().map(|frame| frame.sequence).collect();
+        assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+        assert!(numbers.len() as u64 >= sequence);
+    }
+    assert_eq!(remote.frames(log, 0, 1 << 20).await.expect("read").len(), 40);
+}
+
+#[tokio::test]
+async fn a_gap_is_never_taken_for_the_end() {
+    let emulator = emulator(&Container { partitions: 3, ..Container::default() });
+    let remote = open(&emulator, Vec::new()).await;
+    let log = log(&remote).await;
+    for sequence in 0..18 {
+        assert_committed(&remote.commit(&frame(log, sequence, noise(100))).await);
+    }
+    let container = plainly(&emulator).await;
+    // From the middle of one bucket to the middle of another, with whole buckets and their links in between.
+    for sequence in 2..15_u64 {
+        let partition = format!("~log/{log}/{}", sequence >> BUCKET_BITS);
+        for row in rows(&container, "SELECT * FROM c", FeedScope::partition(partition.clone())).await {
+            let id = row["id"].as_str().expect("an id");
+            let is_of_frame = row["sequence"].as_u64() == Some(sequence);
+            if is_of_frame || (row["sequence"].is_null() && (4..12).contains(&sequence)) {
+                container.delete_item(partition.clone(), id, None).await.expect("deleted");
+            }
+        }
+    }
+    let mut numbers: Vec<u64> = Vec::new();
+    loop {
+        let next = numbers.last().map_or(0, |last| last + 1);
+        let frames = remote.frames(log, next, 1 << 20).await.expect("read");
+        if frames.is_empty() {
+            break;
+        }
+        numbers.extend(frames.iter().map(|frame| frame.sequence));
+    }
+    assert_eq!(numbers, [0, 1, 15, 16, 17]);
+    assert!(
+        remote.frames(LogId::random(), 0, 1).await.expect("read").is_empty(),
+        "another log's are not ours"
+    );
 }

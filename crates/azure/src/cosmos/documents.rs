@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use azure_data_cosmos::TransactionalBatch;
-use azure_data_cosmos::options::{ItemWriteOptions, Precondition};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use precedent_core::{AttributeValue, Error, LogId, Result};
 use serde_json::{Map, Value, json};
@@ -223,14 +222,8 @@ impl CosmosRemote {
                 return Ok(());
             }
             let item = self.item(PROGRESS, &id, json!({ "kind": "progress", "frames": frames }));
-            let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
-            match self.container.replace_item(self.own_key(PROGRESS), &id, item, Some(options)).await {
-                Ok(answer) => {
-                    self.charge(answer.headers());
-                    return Ok(());
-                }
-                Err(error) if error.status().is_precondition_failed() => self.charge_failed(&error),
-                Err(error) => return Err(self.failed(&error, &format!("writing {PROGRESS}/{id}"))),
+            if self.replace(PROGRESS, &id, &item, &etag).await? {
+                return Ok(());
             }
         }
     }

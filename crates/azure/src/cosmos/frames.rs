@@ -3,7 +3,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use azure_data_cosmos::options::{MaxItemCountHint, QueryOptions};
+use azure_data_cosmos::feed::QueryPageIterator;
+use azure_data_cosmos::options::{FeedOptions, MaxItemCountHint, QueryOptions};
 use azure_data_cosmos::{FeedScope, Query, TransactionalBatch};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
@@ -13,7 +14,7 @@ use precedent_core::{Error, ErrorKind, FrameId, Hash, LogId, Result};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{ATTEMPTS, CosmosRemote, FIRST_WAIT, ITEM_OVERHEAD, errors};
+use super::{CosmosRemote, ITEM_OVERHEAD, Tries, errors};
 use crate::packing::{Codec, Packed, pack, unpack};
 use crate::remote::{Commit, Outcome, StoredFrame};
 
@@ -93,13 +94,13 @@ impl CosmosRemote {
             Err(error) => return Outcome::Refused(self.failed(&error, "packing a frame")),
         };
         let what = format!("committing {here}/{}", commit.sequence);
-        let mut wait = FIRST_WAIT;
-        for attempt in 1..=ATTEMPTS {
+        let mut tries = Tries::new();
+        loop {
             let error = match self.container.execute_transactional_batch(batch.clone(), None).await {
                 Ok(answer) => {
                     self.charge(answer.headers());
                     let home = self.check_answered_at_home(&answer.diagnostics(), &what);
-                    let in_doubt = !errors::no_try_is_in_doubt(&answer.diagnostics());
+                    tries.in_doubt |= !errors::no_try_is_in_doubt(&answer.diagnostics());
                     let statuses: Vec<u16> = match answer.into_model() {
                         Ok(model) => model.results().iter().map(|one| one.status_code()).collect(),
                         Err(error) => return self.settle(commit, self.failed(&error, &what)).await,
@@ -119,14 +120,13 @@ impl CosmosRemote {
                         Some(429) => {
                             let message = format!("{what}: the service answered 429: too many requests");
                             let error = Error::new(ErrorKind::Overloaded, message).retry_after(1);
-                            if in_doubt {
+                            if tries.in_doubt {
                                 return self.settle(commit, error).await;
                             }
                             return Outcome::Refused(error);
                         }
-                        Some(410 | 449) if attempt < ATTEMPTS => {
-                            tokio::time::sleep(wait).await;
-                            wait *= 2;
+                        Some(410 | 449) if tries.left > 0 => {
+                            tries.pause().await;
                             continue;
                         }
                         other => {
@@ -138,19 +138,15 @@ impl CosmosRemote {
                 }
                 Err(error) => error,
             };
-            if super::wants_another_try(&error) && attempt < ATTEMPTS {
-                self.charge_failed(&error);
-                tokio::time::sleep(wait).await;
-                wait *= 2;
+            if tries.again(self, &error).await {
                 continue;
             }
             let told = self.failed(&error, &what);
-            if errors::nothing_written(&error) {
+            if tries.nothing_written(&error) {
                 return Outcome::Refused(told);
             }
             return self.settle(commit, told).await;
         }
-        unreachable!("the last attempt answers")
     }
 
     /// Makes the anchor of a bucket: the link of the frame before it, once more, where the transaction can read it.
@@ -242,47 +238,117 @@ impl CosmosRemote {
         from: u64,
         bytes_max: usize,
     ) -> Result<Vec<StoredFrame>> {
-        let mut frames = Vec::new();
+        let mut frames: Vec<StoredFrame> = Vec::new();
         let (mut bytes, mut from) = (0, from);
+        let mut tries = Tries::new();
         loop {
             let partition = self.bucket(log, from);
-            let query = Query::from("SELECT * FROM c WHERE c.sequence >= @from ORDER BY c.sequence")
-                .with_parameter("@from", from);
             let what = format!("reading {partition} from {from} on");
-            let failed = |error: &_| self.failed(error, &what);
+            let end = ((from >> self.bucket_bits) + 1) << self.bucket_bits;
             let count = u32::try_from((bytes_max / self.item_bytes).clamp(1, 1000)).unwrap_or(1);
-            let count = NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
-            let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(count));
-            let scope = FeedScope::partition(self.own_key(&partition));
-            let query = query.map_err(|e| failed(&e))?;
-            let pages = self.container.query_items::<Value>(query, scope, Some(options)).await;
-            let mut pages = pages.map_err(|e| failed(&e))?.into_pages();
-            let before = frames.len();
-            while let Some(page) = pages.next().await {
-                let page = page.map_err(|e| failed(&e))?;
+            let mut pages = match self.pages(&partition, from, count).await {
+                Ok(pages) => pages,
+                Err(error) if tries.again(self, &error).await => continue,
+                Err(error) => return Err(self.failed(&error, &what)),
+            };
+            let interrupted = loop {
+                let page = match pages.next().await {
+                    None => break false,
+                    Some(Ok(page)) => page,
+                    // From the frame on that follows those that were read.
+                    Some(Err(error)) if tries.again(self, &error).await => break true,
+                    Some(Err(error)) => return Err(self.failed(&error, &what)),
+                };
                 self.charge(page.headers());
                 self.check_answered_at_home(&page.diagnostics(), &what)?;
                 for row in page.into_items() {
                     let frame = self.stored(log, &partition, &row).await?;
                     bytes += frame.bytes.as_ref().map_or(HEADER_BYTES, Bytes::len);
+                    if (from..end).contains(&frame.sequence) {
+                        from = frame.sequence + 1;
+                    }
                     frames.push(frame);
                     if bytes >= bytes_max {
                         return Ok(frames);
                     }
                 }
+            };
+            if interrupted || from == end {
+                // The next bucket begins only once this one is full.
+                continue;
             }
-            // The next bucket begins only once this one is full.
-            let next = ((from >> self.bucket_bits) + 1) << self.bucket_bits;
-            let full = frames.last().is_some_and(|last: &StoredFrame| last.sequence + 1 == next);
-            if frames.len() == before && before != 0 {
+            if !frames.is_empty() {
                 return Ok(frames);
             }
-            let goes_on = full || (frames.is_empty() && self.frame_is_there(log, next).await?);
-            if !goes_on {
-                return Ok(frames);
+            // Nothing is not the end before it is known that no later frame is there either.
+            match self.next_frame(log, end).await? {
+                Some(later) => from = later,
+                None => return Ok(frames),
             }
-            from = next;
         }
+    }
+
+    async fn pages(
+        &self,
+        partition: &str,
+        from: u64,
+        count: u32,
+    ) -> azure_data_cosmos::Result<QueryPageIterator<Value>> {
+        let query = Query::from("SELECT * FROM c WHERE c.sequence >= @from ORDER BY c.sequence")
+            .with_parameter("@from", from)?;
+        let count = NonZeroU32::new(count).unwrap_or(NonZeroU32::MIN);
+        let options = QueryOptions::default().with_max_item_count(MaxItemCountHint::Limit(count));
+        let scope = FeedScope::partition(self.own_key(partition));
+        Ok(self.container.query_items(query, scope, Some(options)).await?.into_pages())
+    }
+
+    /// The first frame from this number on, in whatever bucket: asked of the whole container, and only where a reader
+    /// would be told that there is nothing more.
+    async fn next_frame(&self, log: LogId, from: u64) -> Result<Option<u64>> {
+        let what = format!("looking for frames of the log {log} from {from} on");
+        let mut tries = Tries::new();
+        loop {
+            match self.first_sequence(log, from, &what).await? {
+                Ok(found) => return Ok(found),
+                Err(error) if tries.again(self, &error).await => {}
+                Err(error) => return Err(self.failed(&error, &what)),
+            }
+        }
+    }
+
+    async fn first_sequence(
+        &self,
+        log: LogId,
+        from: u64,
+        what: &str,
+    ) -> Result<azure_data_cosmos::Result<Option<u64>>> {
+        let query = "SELECT TOP 1 VALUE c.sequence FROM c WHERE STARTSWITH(c.eventType, @log) AND \
+                     c.sequence >= @from ORDER BY c.sequence";
+        let query = Query::from(query).with_parameter("@log", format!("~log/{log}/"));
+        let query = match query.and_then(|query| query.with_parameter("@from", from)) {
+            Ok(query) => query,
+            Err(error) => return Ok(Err(error)),
+        };
+        // However many physical partitions there are.
+        let everywhere = FeedOptions::default().with_max_fan_out(u32::MAX);
+        let options = QueryOptions::default().with_feed_options(everywhere);
+        let scope = FeedScope::full_container();
+        let mut pages = match self.container.query_items::<u64>(query, scope, Some(options)).await {
+            Ok(items) => items.into_pages(),
+            Err(error) => return Ok(Err(error)),
+        };
+        while let Some(page) = pages.next().await {
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => return Ok(Err(error)),
+            };
+            self.charge(page.headers());
+            self.check_answered_at_home(&page.diagnostics(), what)?;
+            if let Some(found) = page.into_items().into_iter().next() {
+                return Ok(Ok(Some(found)));
+            }
+        }
+        Ok(Ok(None))
     }
 
     async fn stored(&self, log: LogId, partition: &str, row: &Value) -> Result<StoredFrame> {

@@ -1,38 +1,45 @@
 //! Which logs there are. The anchor of a log's first frame is written before the log's record: a crash in between
 //! leaves an anchor of an id that nobody ever uses, and a record never stands without its anchor.
 
-use azure_data_cosmos::options::{ItemWriteOptions, Precondition};
 use azure_data_cosmos::{FeedScope, Query};
 use futures_util::StreamExt;
 use precedent_core::{Error, ErrorKind, Hash, LogId, LogName, Result};
 use serde_json::{Value, json};
 
-use super::CosmosRemote;
 use super::frames::{link_id, partition};
+use super::{CosmosRemote, Tries};
 use crate::remote::LogRecord;
 
 const LOGS: &str = "~logs";
 
 impl CosmosRemote {
     pub(super) async fn list_logs(&self) -> Result<Vec<LogName>> {
-        let query = Query::from("SELECT VALUE c.id FROM c");
-        let failed = |error: &_| self.failed(error, "listing logs");
-        let scope = FeedScope::partition(self.own_key(LOGS));
-        let pages = self.container.query_items::<String>(query, scope, None).await.map_err(|e| failed(&e))?;
-        let mut pages = pages.into_pages();
-        let mut names = Vec::new();
-        while let Some(page) = pages.next().await {
-            let page = page.map_err(|e| failed(&e))?;
-            self.charge(page.headers());
-            for name in page.into_items() {
-                names.push(
-                    name.parse()
-                        .map_err(|_| Error::damaged(format!("{LOGS} holds '{name:.64}', no name")))?,
-                );
+        let mut tries = Tries::new();
+        let mut names = loop {
+            match self.ids_of_logs().await {
+                Ok(names) => break names,
+                Err(error) if tries.again(self, &error).await => {}
+                Err(error) => return Err(self.failed(&error, "listing logs")),
             }
         }
+        .into_iter()
+        .map(|name| name.parse().map_err(|_| Error::damaged(format!("{LOGS} holds '{name:.64}', no name"))))
+        .collect::<Result<Vec<LogName>>>()?;
         names.sort();
         Ok(names)
+    }
+
+    async fn ids_of_logs(&self) -> azure_data_cosmos::Result<Vec<String>> {
+        let query = Query::from("SELECT VALUE c.id FROM c");
+        let scope = FeedScope::partition(self.own_key(LOGS));
+        let mut pages = self.container.query_items::<String>(query, scope, None).await?.into_pages();
+        let mut ids = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page?;
+            self.charge(page.headers());
+            ids.extend(page.into_items());
+        }
+        Ok(ids)
     }
 
     pub(super) async fn read_log(&self, name: &LogName) -> Result<Option<LogRecord>> {
@@ -76,15 +83,9 @@ impl CosmosRemote {
                 return Ok(());
             }
             item["copy"] = false.into();
-            let options = ItemWriteOptions::default().with_precondition(Precondition::if_match(etag));
-            match self.container.replace_item(self.own_key(LOGS), name.as_str(), item, Some(options)).await {
-                Ok(answer) => {
-                    self.charge(answer.headers());
-                    return Ok(());
-                }
-                // Somebody was quicker, or our own answer was lost: what is there now says which.
-                Err(error) if error.status().is_precondition_failed() => self.charge_failed(&error),
-                Err(error) => return Err(self.failed(&error, "promoting the log").maybe_written()),
+            // If not, somebody was quicker, or our own answer was lost: what is there now says which.
+            if self.replace(LOGS, name.as_str(), &item, &etag).await? {
+                return Ok(());
             }
         }
     }

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use azure_data_cosmos::diagnostics::DiagnosticsContext;
 use azure_data_cosmos::models::ResponseHeaders;
-use azure_data_cosmos::options::Region;
+use azure_data_cosmos::options::{ItemWriteOptions, Precondition, Region};
 use azure_data_cosmos::{ContainerClient, CosmosError, PartitionKey};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -224,8 +224,8 @@ impl CosmosRemote {
     }
 
     async fn read_at(&self, key: PartitionKey, id: &str, what: &str) -> Result<Option<(Value, String)>> {
-        let mut wait = FIRST_WAIT;
-        for attempt in 1.. {
+        let mut tries = Tries::new();
+        loop {
             match self.container.read_item(key.clone(), id, None).await {
                 Ok(answer) => {
                     self.charge(answer.headers());
@@ -238,15 +238,10 @@ impl CosmosRemote {
                     self.charge_failed(&error);
                     return Ok(None);
                 }
-                Err(error) if attempt < ATTEMPTS && wants_another_try(&error) => {
-                    self.charge_failed(&error);
-                    tokio::time::sleep(wait).await;
-                    wait *= 2;
-                }
+                Err(error) if tries.again(self, &error).await => {}
                 Err(error) => return Err(self.failed(&error, what)),
             }
         }
-        unreachable!("the loop ends with its last attempt")
     }
 
     /// Creates an item: `false` if there is one of this id. That may be our own, from an attempt whose answer was lost.
@@ -256,8 +251,8 @@ impl CosmosRemote {
     }
 
     async fn create_at(&self, key: PartitionKey, id: &str, item: &Value, what: &str) -> Result<bool> {
-        let mut wait = FIRST_WAIT;
-        for attempt in 1.. {
+        let mut tries = Tries::new();
+        loop {
             match self.container.create_item(key.clone(), id, item, None).await {
                 Ok(answer) => {
                     self.charge(answer.headers());
@@ -267,18 +262,76 @@ impl CosmosRemote {
                     self.charge_failed(&error);
                     return Ok(false);
                 }
-                Err(error) if attempt < ATTEMPTS && wants_another_try(&error) => {
-                    self.charge_failed(&error);
-                    tokio::time::sleep(wait).await;
-                    wait *= 2;
-                }
+                Err(error) if tries.again(self, &error).await => {}
                 Err(error) => {
                     let told = self.failed(&error, what);
-                    return Err(if errors::nothing_written(&error) { told } else { told.maybe_written() });
+                    return Err(if tries.nothing_written(&error) { told } else { told.maybe_written() });
                 }
             }
         }
-        unreachable!("the loop ends with its last attempt")
+    }
+
+    /// Replaces an item that is still the one of the ETag: `false` if it is not. That may be our own doing, by an
+    /// attempt whose answer was lost.
+    async fn replace(&self, partition: &str, id: &str, item: &Value, etag: &str) -> Result<bool> {
+        let (key, what) = (self.own_key(partition), format!("writing {partition}/{id}"));
+        let mut tries = Tries::new();
+        loop {
+            let unchanged = Precondition::if_match(etag.to_owned());
+            let options = ItemWriteOptions::default().with_precondition(unchanged);
+            match self.container.replace_item(key.clone(), id, item, Some(options)).await {
+                Ok(answer) => {
+                    self.charge(answer.headers());
+                    return Ok(true);
+                }
+                Err(error) if error.status().is_precondition_failed() => {
+                    self.charge_failed(&error);
+                    return Ok(false);
+                }
+                Err(error) if tries.again(self, &error).await => {}
+                Err(error) => {
+                    let told = self.failed(&error, &what);
+                    return Err(if tries.nothing_written(&error) { told } else { told.maybe_written() });
+                }
+            }
+        }
+    }
+}
+
+/// The tries of a call whose partition may be moving.
+struct Tries {
+    left: u32,
+    wait: Duration,
+    /// Whether one of them may have written something.
+    in_doubt: bool,
+}
+
+impl Tries {
+    fn new() -> Self {
+        Self { left: ATTEMPTS - 1, wait: FIRST_WAIT, in_doubt: false }
+    }
+
+    /// Waits before the next one, if this failure asks for another and there is one left. A failure that is not
+    /// final is counted here; of the last one its charge is the caller's to count.
+    async fn again(&mut self, remote: &CosmosRemote, error: &CosmosError) -> bool {
+        if self.left == 0 || !wants_another_try(error) {
+            return false;
+        }
+        remote.charge_failed(error);
+        self.in_doubt |= !errors::nothing_written(error);
+        self.pause().await;
+        true
+    }
+
+    async fn pause(&mut self) {
+        tokio::time::sleep(self.wait).await;
+        self.wait *= 2;
+        self.left = self.left.saturating_sub(1);
+    }
+
+    /// Whether none of them wrote anything, this last one included.
+    fn nothing_written(&self, error: &CosmosError) -> bool {
+        !self.in_doubt && errors::nothing_written(error)
     }
 }
 

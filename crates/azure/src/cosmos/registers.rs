@@ -9,7 +9,7 @@ use precedent_core::store::{ExpectedRegister, Register, RegisterName};
 use precedent_core::{Durability, Error, ErrorKind, FrameId, Limits, Result};
 use serde_json::{Value, json};
 
-use super::{CosmosRemote, errors};
+use super::{CosmosRemote, Tries};
 
 const REGISTERS: &str = "~registers";
 
@@ -48,25 +48,28 @@ impl CosmosRemote {
         });
         let item = self.item(REGISTERS, &id(name), fields);
         let key = self.own_key(REGISTERS);
-        let answer = match &there {
-            None => self.container.create_item(key, &id(name), &item, None).await,
-            Some((_, etag)) => {
-                let options =
-                    ItemWriteOptions::default().with_precondition(Precondition::if_match(etag.clone()));
-                self.container.replace_item(key, &id(name), &item, Some(options)).await
+        let mut tries = Tries::new();
+        let error = loop {
+            let answer = match &there {
+                None => self.container.create_item(key.clone(), &id(name), &item, None).await,
+                Some((_, etag)) => {
+                    let unchanged = Precondition::if_match(etag.clone());
+                    let options = ItemWriteOptions::default().with_precondition(unchanged);
+                    self.container.replace_item(key.clone(), &id(name), &item, Some(options)).await
+                }
+            };
+            match answer {
+                Ok(answer) => {
+                    self.charge(answer.headers());
+                    return Ok(Register { value, revision: next });
+                }
+                Err(error) if tries.again(self, &error).await => {}
+                Err(error) => break error,
             }
         };
-        let what = format!("setting the register {name}");
-        let error = match answer {
-            Ok(answer) => {
-                self.charge(answer.headers());
-                return Ok(Register { value, revision: next });
-            }
-            Err(error) => error,
-        };
-        let (status, told) = (error.status(), self.failed(&error, &what));
+        let (status, told) = (error.status(), self.failed(&error, &format!("setting the register {name}")));
         let settled = status.is_conflict() || status.is_precondition_failed();
-        if !settled && errors::nothing_written(&error) {
+        if !settled && tries.nothing_written(&error) {
             return Err(told);
         }
         // Ours, from an attempt whose answer was lost, or somebody else's: the id of the write says which.
