@@ -11,9 +11,10 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Transport};
 use precedent_azure::remote::{Commit, Document, IS_MISSING, LogRecord, Outcome, Remote};
+use precedent_core::ErrorKind;
 use precedent_core::store::ExpectedRegister;
 use precedent_core::{
-    Event, EventBuilder, FrameId, Hash, LogId, LogName, Position, RecordedEvent, Time, Version,
+    Event, EventBuilder, FrameId, Hash, LogId, LogName, Position, RecordedEvent, Result, Time, Version,
 };
 use precedent_cosmos_emulator::{Account, Container, Emulator, FaultRule, KEY, Operation, answer};
 use serde_json::{Value, json};
@@ -31,11 +32,15 @@ fn emulator(container: &Container) -> Emulator {
 }
 
 async fn open(emulator: &Emulator, rules: Vec<Arc<FaultRule>>) -> CosmosRemote {
+    try_open(emulator, rules).await.expect("the container can be opened")
+}
+
+async fn try_open(emulator: &Emulator, rules: Vec<Arc<FaultRule>>) -> Result<CosmosRemote> {
     let url = format!("cosmos://{}/{DATABASE}/{CONTAINER}", emulator.host());
     let settings = Settings::new(&url, |name| (name == KEY_VARIABLE).then(|| KEY.to_owned())).expect("a URL");
     let transport = Transport { runtime: Some(emulator.runtime(rules).await), http: Some(emulator.http()) };
-    let remote = CosmosRemote::connect_through(settings, Options::default(), transport).await;
-    remote.expect("the container can be opened").with_bucket_bits(BUCKET_BITS)
+    let remote = CosmosRemote::connect_through(settings, Options::default(), transport).await?;
+    Ok(remote.with_bucket_bits(BUCKET_BITS))
 }
 
 /// The container as anybody sees it who has the SDK and not us.
@@ -502,6 +507,39 @@ async fn a_split_under_load_loses_nothing_and_repeats_nothing() {
         assert!(numbers.len() as u64 >= sequence);
     }
     assert_eq!(remote.frames(log, 0, 1 << 20).await.expect("read").len(), 40);
+}
+
+#[tokio::test]
+async fn who_is_throttled_beyond_the_bound_is_told_when_to_come_again() {
+    let emulator = emulator(&Container::default());
+    let quiet = open(&emulator, Vec::new()).await;
+    let log = log(&quiet).await;
+    assert_committed(&quiet.commit(&frame(log, 0, noise(100))).await);
+    for (status, substatus, kind) in [(429, 3200, ErrorKind::Overloaded), (503, 0, ErrorKind::Unavailable)] {
+        let operations = [Operation::BatchItem, Operation::ReadItem, Operation::QueryItem];
+        let rules = operations.into_iter().enumerate();
+        let rules: Vec<_> =
+            rules.map(|(i, op)| answer(&format!("rule {i}"), op, status, substatus, u32::MAX)).collect();
+        let remote = open(&emulator, rules.clone()).await;
+        let mut errors = vec![
+            remote.has_frame(log, 0).await.expect_err("no answer"),
+            remote.frames(log, 0, 1).await.expect_err("no answer"),
+        ];
+        match remote.commit(&frame(log, 1, noise(100))).await {
+            Outcome::Refused(error) => errors.push(error),
+            // Whether a 503 was sent before or after the transaction, nobody says.
+            Outcome::Unsettled(error) if status == 503 => assert!(error.may_have_been_written()),
+            other => panic!("{status}: {other:?}"),
+        }
+        for error in errors {
+            assert_eq!(error.kind(), kind, "{error:?}");
+            assert_eq!(error.retry_after_secs().is_some(), status == 429, "{error:?}");
+        }
+        for rule in rules {
+            assert!((1..=32).contains(&rule.hit_count()), "{}: {} tries", rule.id(), rule.hit_count());
+        }
+    }
+    assert!(!quiet.has_frame(log, 1).await.expect("it answers"), "nothing was written");
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Opening a container: the account's regions and clock, the client, the definition of the container, its throughput.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use azure_core::credentials::Secret;
 use azure_core::hmac::hmac_sha256;
@@ -10,6 +10,7 @@ use azure_core::time::{OffsetDateTime, parse_rfc7231, to_rfc7231};
 use azure_data_cosmos::models::{ContainerProperties, TimeToLive};
 use azure_data_cosmos::options::{
     AvailabilityStrategy, ExcludedRegions, OperationOptionsBuilder, ReadConsistencyStrategy, Region,
+    ThrottlingRetryOptionsBuilder,
 };
 use azure_data_cosmos::{
     AccountEndpoint, AccountReference, ContainerClient, CosmosClientBuilder, CosmosRuntime, RoutingStrategy,
@@ -19,6 +20,11 @@ use serde::Deserialize;
 
 use super::errors::from_cosmos;
 use super::settings::{Credential, Options, Settings, not_a_store};
+
+/// How often a call that is throttled is tried again, and how long that takes at most. The SDK's own bounds are minutes,
+/// in which whoever appends hears nothing.
+const THROTTLED_TRIES: u32 = 9;
+const THROTTLED_WAIT: Duration = Duration::from_secs(10);
 
 /// What requests go through; tests put an emulator here.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +89,12 @@ pub(super) async fn open(settings: &Settings, options: &Options, transport: Tran
     let others = writable.iter().copied().chain(account.readable_locations.iter().map(|l| l.name.as_str()));
     let excluded: ExcludedRegions =
         others.map(|name| Region::from(name.to_owned())).filter(|other| *other != home).collect();
+    let throttled = ThrottlingRetryOptionsBuilder::new()
+        .with_max_retry_count(THROTTLED_TRIES)
+        .with_max_retry_wait_time(THROTTLED_WAIT)
+        .build();
     let operations = OperationOptionsBuilder::new()
+        .with_throttling_retry_options(throttled)
         .with_read_consistency_strategy(ReadConsistencyStrategy::LatestCommitted)
         .with_excluded_regions(excluded)
         .with_hedging_enabled(false)
