@@ -5,6 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use azure_data_cosmos::models::{ContainerProperties, TimeToLive};
 use azure_data_cosmos::options::{MaxItemCountHint, QueryOptions};
 use azure_data_cosmos::{ContainerClient, FeedScope, PartitionKey, Query};
 use bytes::Bytes;
@@ -576,4 +577,80 @@ async fn a_gap_is_never_taken_for_the_end() {
         remote.frames(LogId::random(), 0, 1).await.expect("read").is_empty(),
         "another log's are not ours"
     );
+}
+
+#[tokio::test]
+async fn a_container_that_deletes_items_by_age_is_no_store() {
+    let emulator = emulator(&Container::default());
+    let container = plainly(&emulator).await;
+    let answer = container.read(None).await.expect("it is there");
+    let mut properties: ContainerProperties = answer.into_model().expect("a container");
+    properties.default_ttl = TimeToLive::Seconds(3600);
+    container.replace(properties, None).await.expect("replaced");
+    let error = try_open(&emulator, Vec::new()).await.expect_err("events would vanish");
+    assert_eq!(error.kind(), ErrorKind::NotAStore, "{error:?}");
+    assert!(error.message().contains("3600 seconds") && error.message().contains("time to live"), "{error}");
+}
+
+#[tokio::test]
+async fn a_handle_to_a_container_that_was_made_again_writes_nothing_into_it() {
+    let emulator = emulator(&Container::default());
+    let remote = open(&emulator, Vec::new()).await;
+    let log = log(&remote).await;
+    assert_committed(&remote.commit(&frame(log, 0, noise(100))).await);
+    let client = emulator.client().await;
+    plainly(&emulator).await.delete(None).await.expect("deleted");
+    emulator.create_container(DATABASE, CONTAINER, &Container::default());
+    drop(client);
+    for sequence in [1, 4] {
+        let outcome = remote.commit(&frame(log, sequence, noise(100))).await;
+        assert!(matches!(outcome, Outcome::Gone(_)), "{sequence}: {outcome:?}");
+    }
+    let again = open(&emulator, Vec::new()).await;
+    assert!(again.logs().await.expect("it answers").is_empty());
+    assert!(!again.has_frame(log, 1).await.expect("it answers"), "nothing was written");
+}
+
+#[tokio::test]
+async fn a_damaged_row_or_part_is_named_and_its_header_kept() {
+    let emulator = emulator(&Container { throughput: 100_000, ..Container::default() });
+    let remote = open(&emulator, Vec::new()).await;
+    let log = log(&remote).await;
+    // The last one has parts.
+    let frames: Vec<Commit> =
+        [400, 400, 400, 4_000_000].into_iter().zip(0..).map(|(len, at)| frame(log, at, noise(len))).collect();
+    for frame in &frames {
+        assert_committed(&remote.commit(frame).await);
+    }
+    let container = plainly(&emulator).await;
+    let bucket = format!("~log/{log}/0");
+    let found =
+        rows(&container, "SELECT * FROM c WHERE c.sequence >= 0", FeedScope::partition(bucket.clone())).await;
+    let change = async |sequence: u64, name: &str, value: Value| {
+        let row = found.iter().find(|row| row["sequence"].as_u64() == Some(sequence)).expect("a frame");
+        let mut row = row.clone();
+        row[name] = value;
+        let id = row["id"].as_str().expect("an id").to_owned();
+        container.replace_item(bucket.clone(), &id, &row, None).await.expect("replaced");
+    };
+    change(0, "body", "AAAA".into()).await;
+    change(1, "crc", 7.into()).await;
+    let parts = format!("~part/{log}/{}", frames[3].id);
+    let part = rows(&container, "SELECT * FROM c", FeedScope::partition(parts.clone())).await.remove(1);
+    container.delete_item(parts, part["id"].as_str().expect("an id"), None).await.expect("deleted");
+
+    let read = remote.frames(log, 0, 16 << 20).await.expect("what is there is read");
+    assert_eq!(read.len(), 4);
+    for (stored, frame) in read.iter().zip(&frames) {
+        assert_eq!(stored.header.as_ref(), Some(&frame.header), "its header is there");
+        match (&stored.bytes, stored.sequence) {
+            (Ok(bytes), 2) => assert_eq!(bytes, &frame.bytes),
+            (Err(error), 0 | 1 | 3) => {
+                assert_eq!(error.kind(), ErrorKind::Damaged, "{error:?}");
+                assert!(error.message().contains(&bucket), "the place is named: {error}");
+                assert_eq!(error.message().contains("~part/"), stored.sequence == 3, "{error}");
+            }
+            (other, sequence) => panic!("{sequence}: {other:?}"),
+        }
+    }
 }
