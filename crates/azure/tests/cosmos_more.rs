@@ -654,3 +654,20 @@ async fn a_damaged_row_or_part_is_named_and_its_header_kept() {
         }
     }
 }
+
+#[tokio::test]
+async fn who_examines_a_container_hears_its_throughput_and_region() {
+    let emulator = emulator(&Container { throughput: 700, ..Container::default() });
+    let remote = open(&emulator, Vec::new()).await;
+    let log = log(&remote).await;
+    let findings = remote.examine(&LogName::default(), log).await.expect("it answers");
+    let says = |code: &str, what: &str| {
+        let message = findings.iter().find(|finding| finding.code == code).map(|finding| &finding.message);
+        assert!(message.is_some_and(|message| message.contains(what)), "{code}: {message:?}");
+    };
+    says("cosmos_throughput", "provisioned are 700 request units");
+    says("cosmos_region", "East US");
+    says("cosmos_partition_key", "/eventType");
+    let is_snake_case = |code: &str| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    assert!(findings.iter().all(|finding| is_snake_case(finding.code)), "{findings:?}");
+}

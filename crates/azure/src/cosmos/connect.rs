@@ -58,6 +58,8 @@ pub(super) struct Opened {
     pub(super) several_write_regions: bool,
     pub(super) hierarchical: bool,
     pub(super) throughput: Option<u64>,
+    /// Whether the throughput is the most of what follows the load.
+    pub(super) autoscale: bool,
     pub(super) clock: Option<(Time, Time)>,
     /// The request units that opening took, as far as the SDK says: not those of reading the throughput.
     pub(super) units: f64,
@@ -127,8 +129,19 @@ pub(super) async fn open(settings: &Settings, options: &Options, transport: Tran
         Ok(Some(found)) => Some(found),
         _ => database.read_throughput(None).await.ok().flatten(),
     };
-    let throughput = throughput.and_then(|found| found.throughput().or(found.autoscale_maximum()));
-    Ok(Opened { container, region, several_write_regions: several, hierarchical, throughput, clock, units })
+    let autoscale = throughput.as_ref().is_some_and(|found| found.autoscale_maximum().is_some());
+    // Of one that scales by itself the most counts: what it is now, it is only now.
+    let throughput = throughput.and_then(|found| found.autoscale_maximum().or(found.throughput()));
+    Ok(Opened {
+        container,
+        region,
+        several_write_regions: several,
+        hierarchical,
+        throughput,
+        autoscale,
+        clock,
+        units,
+    })
 }
 
 fn hierarchical(properties: &ContainerProperties) -> Result<bool> {
