@@ -671,3 +671,32 @@ async fn who_examines_a_container_hears_its_throughput_and_region() {
     let is_snake_case = |code: &str| code.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
     assert!(findings.iter().all(|finding| is_snake_case(finding.code)), "{findings:?}");
 }
+
+#[tokio::test]
+async fn a_certificate_that_does_not_verify_is_named_and_nobody_trusts_it() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).expect("a certificate");
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("a configuration");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let server = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            assert!(acceptor.accept(stream).await.is_err(), "nobody may trust it");
+        }
+    });
+    let settings =
+        Settings::new("cosmos://account/db/c", |name| (name == KEY_VARIABLE).then(|| KEY.to_owned()));
+    let endpoint = format!("https://127.0.0.1:{port}/").parse().expect("a URL");
+    let settings = Settings { endpoint, ..settings.expect("a URL") };
+    let error = CosmosRemote::connect(settings, Options::default()).await.expect_err("not trusted");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    assert!(error.message().contains("127.0.0.1") && error.message().contains("certificate"), "{error}");
+    assert!(!format!("{error:?}").contains(KEY));
+    assert!(!server.is_finished());
+    server.abort();
+}
