@@ -106,7 +106,9 @@ impl Hole {
     }
 }
 
-/// See the [module documentation](self).
+/// A log that is kept elsewhere, held in a directory as well: its frames as they are stored there, and an index over them.
+///
+/// It is written only behind the original, so it is a prefix of it and can be deleted at any time.
 #[derive(Debug)]
 pub struct Mirror {
     store: EmbeddedStore,

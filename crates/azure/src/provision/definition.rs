@@ -91,12 +91,12 @@ pub struct Resource {
     pub path: Vec<String>,
     /// What it is in, by its place in the list; the group is in nothing.
     pub parent: Option<usize>,
-    /// What Azure is sent. [`SUBSCRIPTION`] stands for the subscription's id.
+    /// What Azure is sent. `{subscription}` stands for the subscription's id.
     pub body: Value,
 }
 
 impl Resource {
-    /// Its id, with [`SUBSCRIPTION`] in it.
+    /// Its id, with `{subscription}` in it.
     pub fn id(&self) -> String {
         format!("/subscriptions/{SUBSCRIPTION}/{}", self.path.join("/"))
     }
