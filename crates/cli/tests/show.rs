@@ -323,7 +323,7 @@ fn what_is_hostile_is_shown_and_not_obeyed() {
         "data": {"decision": "yes\n".repeat(1 << 20)}});
     place.run_with(["import", "-"], event.to_string().as_bytes()).ends(0);
     let out = place.run("show long").ends(0).out();
-    assert!(out.len() < 10_000 && out.lines().all(|line| line.len() < 400), "{} bytes", out.len());
+    assert!(out.len() < 10_000 && out.lines().all(|line| line.len() < 700), "{} bytes", out.len());
     assert!(out.contains("in full") && out.contains("more characters; --full shows them"), "{out}");
     let short = place.run("show d").out();
     assert!(short.contains("more characters; --full shows them") && short.len() < 10_000, "{}", short.len());

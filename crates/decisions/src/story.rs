@@ -13,7 +13,7 @@ use crate::key::By;
 use crate::record::{Content, Record, Said, Step, StepKind, Sum, duration_us, first_output_us, shortened};
 
 /// Characters of a title.
-const TITLE_CHARS: usize = 200;
+const TITLE_CHARS: usize = 300;
 
 /// What a line is, for colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -323,7 +323,7 @@ async fn every_page_fits_its_window_by_day_and_by_night() {
                 ("show", "/show?of=loan-7c1f"),
                 ("show-then", "/show?of=loan-7c1f&at=6"),
                 ("show-whole", "/show?of=loan-7c1f&whole=2.2"),
-                ("show-wide", "/show?of=11"),
+                ("show-wide", "/show?of=10"),
                 ("trouble", "/show?of=1&at=yesterday"),
             ] {
                 browser.open(&format!("{}{path}", served.url));
