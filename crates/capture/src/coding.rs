@@ -176,7 +176,9 @@ pub fn undo(codings: &[Coding], bytes: &[u8], bytes_max: usize) -> (Vec<u8>, Opt
             let room = bytes_max - kept.len();
             kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
             match chunk.len() > room {
-                true => Err(Error::limit("the decoded body", (kept.len() + 1) as u64, bytes_max as u64, "bytes")),
+                true => {
+                    Err(Error::limit("the decoded body", (kept.len() + 1) as u64, bytes_max as u64, "bytes"))
+                }
                 false => Ok(()),
             }
         });

@@ -391,11 +391,15 @@ impl<'a> Recording<'a> {
             let (missing, detail) = match &self.shown.decoded {
                 None => (
                     len.checked_sub(kept as u64),
-                    format!("the body of the {what} is {len} bytes, of which {kept} are recorded, and the SHA-256 of all"),
+                    format!(
+                        "the body of the {what} is {len} bytes, of which {kept} are recorded, and the SHA-256 of all"
+                    ),
                 ),
                 Some(codings) => (
                     None,
-                    format!("the body of the {what} is {len} bytes in {codings}, of which the first {kept} decoded are recorded, and the SHA-256 of all"),
+                    format!(
+                        "the body of the {what} is {len} bytes in {codings}, of which the first {kept} decoded are recorded, and the SHA-256 of all"
+                    ),
                 ),
             };
             gaps.push(gap("bodies", missing, detail));
@@ -403,10 +407,14 @@ impl<'a> Recording<'a> {
         let headers = headers_len(&self.headers);
         if headers > HEADERS_BYTES_MAX {
             let missing = (headers - HEADERS_BYTES_MAX) as u64;
-            gaps.push(gap("messages", Some(missing), format!(
-                "the headers of the {} are {headers} bytes, of which {HEADERS_BYTES_MAX} are recorded",
-                self.what
-            )));
+            gaps.push(gap(
+                "messages",
+                Some(missing),
+                format!(
+                    "the headers of the {} are {headers} bytes, of which {HEADERS_BYTES_MAX} are recorded",
+                    self.what
+                ),
+            ));
         }
         gaps.reverse();
         self.gaps = Some(gaps);

@@ -908,7 +908,9 @@ fn from_http(group: Group) -> ModelCall {
 /// What is missing of a body, if anything is.
 fn lacks(what: &str, read: &exchange::Read) -> Option<String> {
     match read.continued.len() {
-        0 => read.cut.then(|| format!("the {what} is longer than what is recorded of it: it had {} bytes", read.body_bytes)),
+        0 => read.cut.then(|| {
+            format!("the {what} is longer than what is recorded of it: it had {} bytes", read.body_bytes)
+        }),
         n => Some(format!("parts of the body of the {what} are not among the events: {n}")),
     }
 }

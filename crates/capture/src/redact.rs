@@ -332,7 +332,8 @@ impl Rules {
                 Some((name, regex)) => {
                     let matches = regex.captures_iter(text);
                     let ranges = matches.filter_map(|c| c.get(1).or_else(|| c.get(0)).map(|m| m.range()));
-                    found.extend(ranges.filter(|range| !range.is_empty()).map(|range| (name.as_str(), range)));
+                    found
+                        .extend(ranges.filter(|range| !range.is_empty()).map(|range| (name.as_str(), range)));
                 }
                 None => found.extend(self.pairs(text, Context::Text).into_iter().map(|range| (QUERY, range))),
             }
@@ -362,7 +363,9 @@ impl Rules {
         }
         let mut at = 0;
         while let Some(pair) = self.pair.captures_at(text, at) {
-            let (Some(whole), Some(name), Some(equals)) = (pair.get(0), pair.get(1), pair.get(2)) else { break };
+            let (Some(whole), Some(name), Some(equals)) = (pair.get(0), pair.get(1), pair.get(2)) else {
+                break;
+            };
             at = whole.start() + 1;
             // Two of them compare something, in a program.
             if !hides(name.as_bytes()) || context == Context::Text && text.get(whole.end()) == Some(&b'=') {
@@ -506,7 +509,8 @@ mod tests {
     #[test]
     fn urls_lose_the_keys_in_their_query() {
         let mut redacted = Redacted::default();
-        let url = Rules::default().url("https://h/v1/x?a=1&KEY=a'b\")&sig=&b&api%2Dkey=c&api_key=d#token=e", &mut redacted);
+        let url = Rules::default()
+            .url("https://h/v1/x?a=1&KEY=a'b\")&sig=&b&api%2Dkey=c&api_key=d#token=e", &mut redacted);
         assert_eq!(url, "https://h/v1/x?a=1&KEY=*****&sig=&b&api%2Dkey=*&api_key=*#token=*");
         assert_eq!(redacted.summary(), "query:4");
     }
@@ -523,7 +527,10 @@ mod tests {
             ("/cb#access_token=abc&type=bearer", "/cb#access_token=***&type=bearer"),
             ("/to?u=https%3A%2F%2Fh%3Fkey%3Dabc%26b%3D1&c", "/to?u=https%3A%2F%2Fh%3Fkey%3D***%26b%3D1&c"),
             ("/to?u=%253Fkey%253Dabc%2525%2526b&c", "/to?u=%253Fkey%253D********%2526b&c"),
-            (r#"{"u":"https:\/\/h\/?key=ab\u002Bc\u0026b=1"}"#, r#"{"u":"https:\/\/h\/?key=*********\u0026b=1"}"#),
+            (
+                r#"{"u":"https:\/\/h\/?key=ab\u002Bc\u0026b=1"}"#,
+                r#"{"u":"https:\/\/h\/?key=*********\u0026b=1"}"#,
+            ),
             (r#""{\"u\":\"/a?b\\u0026sig=abc\"}""#, r#""{\"u\":\"/a?b\\u0026sig=***\"}""#),
             // What compares or only looks similar stays.
             ("a ? key = b : c; x?key==1; &token", "a ? key = b : c; x?key==1; &token"),
@@ -535,14 +542,19 @@ mod tests {
 
     #[test]
     fn the_query_of_a_url_is_one_where_an_attribute_says_so() {
-        let json = |before: &str, after: &str| format!(
-            r#"{{"attributes":[{{{before}"key":"url.query"{after}}},{{"key":"other","value":{{"stringValue":"token=a"}}}}]}}"#
-        );
+        let json = |before: &str, after: &str| {
+            format!(
+                r#"{{"attributes":[{{{before}"key":"url.query"{after}}},{{"key":"other","value":{{"stringValue":"token=a"}}}}]}}"#
+            )
+        };
         let value = |text: &str| format!(r#""value":{{"stringValue":"{text}"}}"#);
         for (before, after) in [(true, false), (false, true)] {
             let place = |text: &str| {
                 let value = value(text);
-                json(&if before { format!("{value},") } else { String::new() }, &if after { format!(",{value}") } else { String::new() })
+                json(
+                    &if before { format!("{value},") } else { String::new() },
+                    &if after { format!(",{value}") } else { String::new() },
+                )
             };
             let (text, summary) = masked(&place("token=a b&x=1&sig=c"), Form::Json);
             assert_eq!((text, summary.as_str()), (place("token=***&x=1&sig=*"), "query:2"));
@@ -568,10 +580,14 @@ mod tests {
             put_bytes(1, &resource, &mut out);
             out
         };
-        let mut data = request(["https://h/?api%2Dkey=abc", "key=abc&b=1", "http://h?a&code=x", "/t?token=x", "abc"]);
+        let mut data =
+            request(["https://h/?api%2Dkey=abc", "key=abc&b=1", "http://h?a&code=x", "/t?token=x", "abc"]);
         let mut redacted = Redacted::default();
         Rules::default().mask(&mut data, Form::Otlp, &mut redacted);
-        assert_eq!(data, request(["https://h/?api%2Dkey=***", "key=***&b=1", "http://h?a&code=*", "/t?token=*", "***"]));
+        assert_eq!(
+            data,
+            request(["https://h/?api%2Dkey=***", "key=***&b=1", "http://h?a&code=*", "/t?token=*", "***"])
+        );
         assert_eq!(redacted.summary(), "header:1,query:4");
     }
 
@@ -579,7 +595,10 @@ mod tests {
     fn the_keys_of_providers_are_found_and_what_looks_similar_is_not() {
         let hex = "0123456789abcdef0123456789abcdef";
         let azure = "3Fh2k9LmPq8RsTuVwXyZ0123456789AbCdEfGhIjKlMnOpQrStUvWxYzJQQJ99BCACYeBjFXJ3w3AAABACOG";
-        let account = format!("{}==", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeks".repeat(1));
+        let account = format!(
+            "{}==",
+            "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeks".repeat(1)
+        );
         for (before, secret, after) in [
             ("key ", "sk-proj-Abc_def-0123456789abcdefghij", "."),
             (r#"{"content":"it is:\n"#, "sk-ant-api03-Abc_def-0123456789abcdefghijAA", r#"\n"}"#),
@@ -591,17 +610,33 @@ mod tests {
             ("", "xoxb-123456789012-123456789012-abcDEF", ""),
             ("", "gsk_0123456789abcdefghijABCDEFGHIJ0123456789abcdefghijAB", ""),
             ("", "hf_0123456789abcdefghijABCDEFGHIJ0123", ""),
-            ("Authorization: Bearer ", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U", "\n"),
+            (
+                "Authorization: Bearer ",
+                "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+                "\n",
+            ),
             (r#""Authorization": "Basic "#, "dXNlcjpwYXNz", "\""),
             ("api-key: ", hex, "\r\n"),
             (r#"{\"api_key\": \""#, azure, r#"\"}"#),
             ("AZURE_OPENAI_API_KEY=", azure, "\n"),
             ("Ocp-Apim-Subscription-Key: ", hex, ""),
-            ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey=", &account, ";EndpointSuffix=core.windows.net"),
-            ("Endpoint=sb://x/;SharedAccessKeyName=n;SharedAccessKey=", "0123456789abcdefghijABCDEFGHIJ0123456789abc=", ""),
+            (
+                "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=",
+                &account,
+                ";EndpointSuffix=core.windows.net",
+            ),
+            (
+                "Endpoint=sb://x/;SharedAccessKeyName=n;SharedAccessKey=",
+                "0123456789abcdefghijABCDEFGHIJ0123456789abc=",
+                "",
+            ),
             ("Server=db;User Id=sa;Password=", "hunter2!x", ";"),
             ("postgres://app:", "s3cr$t", "@db:5432/x"),
-            ("", "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A\n\nMIIE+/=\n-----END RSA PRIVATE KEY-----", "."),
+            (
+                "",
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A\n\nMIIE+/=\n-----END RSA PRIVATE KEY-----",
+                ".",
+            ),
         ] {
             let (text, summary) = masked(&format!("{before}{secret}{after}"), Form::Text);
             assert_eq!(text, format!("{before}{}{after}", "*".repeat(secret.len())), "{summary}");
@@ -642,7 +677,8 @@ mod tests {
         ];
         let anthropic = ["{\\\"api_ke", "y\\\":\\\"0123456789abc", "def0123456789abcdef\\\"}"]
             .map(|text| format!("event: content_block_delta\ndata:{{\"index\":1,\"delta\":{{\"type\":\"input_json_delta\",\"partial_json\":\"{text}\"}}}}\n\n"));
-        let gemini = "[{\"a\":[{\"text\":\"AKIAIOSF\"}]},\n{\"a\":[{\"text\":\"ODNN7EXAMPLE.\"}]}]".to_owned();
+        let gemini =
+            "[{\"a\":[{\"text\":\"AKIAIOSF\"}]},\n{\"a\":[{\"text\":\"ODNN7EXAMPLE.\"}]}]".to_owned();
         let ollama = "{\"message\":{\"content\":\"ghp_0123456789abcdefghij\"}}\n{\"message\":{\"content\":\"ABCDEFGHIJ012345\"}}\n".to_owned();
         for (body, pieces) in [
             (openai.concat(), &["sk-proj-0123456789abcdefghij", "k-proj-0123456789", "abcdefghij"][..]),

@@ -69,7 +69,10 @@ async fn uploads_that_stall_or_trickle_are_let_go_after_the_time_limit() {
     })
     .await;
     let head = |len: usize| {
-        format!("POST /v1/traces HTTP/1.1\r\nhost: {}\r\ncontent-type: {PROTOBUF}\r\ncontent-length: {len}\r\n\r\n", open.http)
+        format!(
+            "POST /v1/traces HTTP/1.1\r\nhost: {}\r\ncontent-type: {PROTOBUF}\r\ncontent-length: {len}\r\n\r\n",
+            open.http
+        )
     };
     // Nothing more comes.
     let mut stream = TcpStream::connect(open.http).await.unwrap();
@@ -105,10 +108,12 @@ async fn a_call_of_grpc_that_stalls_is_let_go_and_the_others_on_its_connection_a
     tokio::spawn(connection);
     let call = |body: axum::body::Body| {
         let uri = format!("http://{}/opentelemetry.proto.collector.{TRACES}/Export", open.grpc);
-        let request = hyper::Request::post(uri).header("content-type", "application/grpc").body(body).unwrap();
+        let request =
+            hyper::Request::post(uri).header("content-type", "application/grpc").body(body).unwrap();
         client.clone().send_request(request)
     };
-    let part = futures_util::stream::once(async { Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[0, 0])) });
+    let part =
+        futures_util::stream::once(async { Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[0, 0])) });
     let stalls = futures_util::StreamExt::chain(part, futures_util::stream::pending());
     let stalled = call(axum::body::Body::from_stream(stalls));
     let whole = call(axum::body::Body::from(framed(0, &request(&[chat(1)]))));
@@ -165,7 +170,8 @@ async fn bombs_end_at_the_limit_whatever_their_coding() {
     window.window_log(27).unwrap();
     window.write_all(&request(&[chat(1)])).unwrap();
     window.write_all(&vec![7; 1 << 20]).unwrap();
-    let (by_gzip, by_zstd, window) = (by_gzip.finish().unwrap(), by_zstd.finish().unwrap(), window.finish().unwrap());
+    let (by_gzip, by_zstd, window) =
+        (by_gzip.finish().unwrap(), by_zstd.finish().unwrap(), window.finish().unwrap());
     // One within the other: a gigabyte in a few hundred bytes.
     let twice = gzip(&by_zstd);
     for (coding, bytes, status) in [
@@ -272,7 +278,11 @@ async fn spans_without_ids_and_with_clocks_far_off_are_recorded_as_they_are() {
     let page = open.store.inner.read(&LogName::default(), &Read::default()).await.unwrap();
     let view = View::of(&page.events);
     assert_eq!(view.calls.len(), 5, "what has no ids is joined with nothing");
-    assert!(view.calls[2].notes.iter().any(|note| note.contains("before it began")), "{:?}", view.calls[2].notes);
+    assert!(
+        view.calls[2].notes.iter().any(|note| note.contains("before it began")),
+        "{:?}",
+        view.calls[2].notes
+    );
     assert!(view.calls[3].notes.iter().any(|note| note.contains("2554")), "{:?}", view.calls[3].notes);
 }
 

@@ -203,17 +203,8 @@ pub(super) fn of_otlp(
 }
 
 /// Members of the pieces of a stream that say the same in every piece.
-const REPEATED: [&str; 9] = [
-    "id",
-    "item_id",
-    "model",
-    "modelVersion",
-    "object",
-    "obfuscation",
-    "role",
-    "system_fingerprint",
-    "type",
-];
+const REPEATED: [&str; 9] =
+    ["id", "item_id", "model", "modelVersion", "object", "obfuscation", "role", "system_fingerprint", "type"];
 
 /// How deep the documents of a stream are followed.
 const STREAM_DEPTH_MAX: usize = 24;

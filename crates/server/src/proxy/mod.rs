@@ -198,7 +198,8 @@ async fn pass(proxy: &Arc<Proxy>, upstream: &Upstream, request: Request) -> Resu
     answering.called.headers = copied(&headers);
     // Nobody was asked for another protocol: what follows is not HTTP.
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
-        let detail = format!("the upstream '{}' switches protocols, which it was not asked for", upstream.name);
+        let detail =
+            format!("the upstream '{}' switches protocols, which it was not asked for", upstream.name);
         answering.failed(&detail).await;
         return Err(Problem::http("upstream_failed", detail));
     }

@@ -67,7 +67,9 @@ impl Kept {
         let max = self.app.limits.bodies_bytes_max;
         Error::new(
             ErrorKind::Overloaded,
-            format!("there is no room to record it: the bodies under way would take more than {max} bytes together"),
+            format!(
+                "there is no room to record it: the bodies under way would take more than {max} bytes together"
+            ),
         )
     }
 
@@ -142,20 +144,15 @@ impl Kept {
 
 /// A body on its way through.
 pub(super) enum Tee {
-    Request(RequestTee),
+    Request(Box<RequestTee>),
     Answer(Box<AnswerTee>),
 }
 
 impl Tee {
     /// A request on its way to the upstream; its copy goes to `whole` when it has ended or is dropped. If it has to be recorded and
     /// there is no room for that, it is broken off.
-    pub(super) fn request(
-        body: Body,
-        app: Arc<App>,
-        must: bool,
-        whole: oneshot::Sender<Copied>,
-    ) -> Self {
-        Self::Request(RequestTee { body, copy: Kept::new(app), must, whole: Some(whole) })
+    pub(super) fn request(body: Body, app: Arc<App>, must: bool, whole: oneshot::Sender<Copied>) -> Self {
+        Self::Request(Box::new(RequestTee { body, copy: Kept::new(app), must, whole: Some(whole) }))
     }
 
     /// An answer on its way back.
@@ -240,9 +237,8 @@ impl AnswerTee {
         }
         let recording = answering.end();
         let recording = tokio::spawn(async move {
-            let recorded = recording
-                .await
-                .unwrap_or_else(|e| Err(Error::new(precedent_core::ErrorKind::Internal, e.to_string())));
+            let recorded =
+                recording.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, e.to_string())));
             drop(room);
             recorded
         });
