@@ -164,7 +164,7 @@ impl Rules {
             }
         }
         if !queries.is_empty() {
-            sources.push(query::PAIR.to_owned());
+            sources.push(query::ANY_PAIR.to_owned());
         }
         let any = RegexSetBuilder::new(&sources).unicode(false).size_limit(PATTERNS_BYTES_MAX).build();
         let any = any.map_err(|e| Error::invalid(format!("{place}: {e}")))?;

@@ -16,6 +16,10 @@ use percent_encoding::percent_decode;
 pub(super) const PAIR: &str =
     r"(?:[?&#]|%(?:25)*(?:3[Ff]|2[36]))(?:amp;)?([A-Za-z0-9_.$~+%\[\]-]{1,96}?)(=|%(?:25)*3[Dd])";
 
+/// Whether there is anything like a pair in a text. Without the bound of the name's length, which costs nothing where nothing is cut out.
+pub(super) const ANY_PAIR: &str =
+    r"(?:[?&#]|%(?:25)*(?:3[Ff]|2[36]))(?:amp;)?[A-Za-z0-9_.$~+%\[\]-]+(?:=|%(?:25)*3[Dd])";
+
 /// How often a name is decoded at most.
 const DECODED_MAX: usize = 4;
 
