@@ -58,7 +58,7 @@ fn the_curl_of_the_guide_records_an_event() {
     let server = runtime.block_on(bind(Arc::new(store.clone()), config())).unwrap();
     let command = command.replace("http://127.0.0.1:7373", &server.url());
     let running = runtime.spawn(server.run(std::future::pending()));
-    let output = run(Command::new("sh").args(["-c", &command]), SCRIPT_PATIENCE).unwrap();
+    let output = run(Command::new("sh").args(["-c", command.as_str()]), SCRIPT_PATIENCE).unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success() && said.contains("\"status\":\"recorded\""), "{said}");
     running.abort();
