@@ -2,6 +2,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod browser;
+pub mod otlp;
+pub mod proxied;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
