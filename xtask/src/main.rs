@@ -5,6 +5,7 @@
 //! Nothing here is part of what Precedent does, and it needs nothing but Rust.
 
 mod bench;
+mod left_out;
 mod licences;
 mod long;
 mod markdown;
@@ -33,6 +34,8 @@ cargo xtask VERB: the developer's manual of Precedent
   bench [ARGS]          measures this machine: cargo run --release -- bench
   bench --peers         measures other stores beside it, about 15 minutes, and puts the figures into
                         docs/performance.md; with --quick it prints rough ones; --tables only makes the page again
+  bench --capture-peers sends recorded calls as OTLP to Precedent, Arize Phoenix and MLflow, about 8 minutes, and puts the
+                        figures there too; --quick as above. Python 3.11 and pip are needed, and the tau-bench runs
   million [EVENTS]      what a log of many events (default 1000000) costs to open and to read
   growth [EVENTS]       what of that grows, and how: a tenth of the events (default 10000000), then all
   crash [ROUNDS]        the crash and kill tests, with many rounds (default 200)
