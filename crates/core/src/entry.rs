@@ -92,41 +92,37 @@ pub struct LogFields {
 /// The producer's part of an entry, encoded once on the caller's thread; positions come later and may change.
 #[derive(Debug, Clone)]
 pub struct EncodedEnvelope {
-    /// Fields 4 to 6.
-    middle: Vec<u8>,
-    /// Field 9.
-    parts: Vec<u8>,
+    /// Fields 4 to 6, then field 9.
+    bytes: Vec<u8>,
+    /// Where field 9 begins.
+    parts_at: usize,
     has_tags: bool,
-    has_parts: bool,
 }
 
 impl EncodedEnvelope {
     /// Encodes what the producer sent, and the parts.
     pub fn new(event: &Event, parts: &[Part]) -> Self {
-        let mut middle = Encoder::new(Vec::with_capacity(256));
-        encode_middle(&mut middle, event).expect("a vector takes everything");
-        let mut encoded_parts = Encoder::new(Vec::with_capacity(64));
+        // Room for the usual envelope, so that it is allocated once.
+        let mut bytes = Encoder::new(Vec::with_capacity(256));
+        encode_middle(&mut bytes, event).expect("a vector takes everything");
+        let parts_at = bytes.writer().len();
         if !parts.is_empty() {
-            encode_parts(&mut encoded_parts, parts).expect("a vector takes everything");
+            encode_parts(&mut bytes, parts).expect("a vector takes everything");
         }
-        Self {
-            middle: middle.into_writer(),
-            parts: encoded_parts.into_writer(),
-            has_tags: !event.tags().is_empty(),
-            has_parts: !parts.is_empty(),
-        }
+        Self { bytes: bytes.into_writer(), parts_at, has_tags: !event.tags().is_empty() }
     }
 
     /// The most bytes the entry can have, whatever its position.
     pub fn entry_bytes_max(&self) -> usize {
-        LOG_FIELDS_BYTES_MAX + self.middle.len() + self.parts.len()
+        LOG_FIELDS_BYTES_MAX + self.bytes.len()
     }
 
     /// Appends the entry to `out`.
     pub fn write(&self, fields: &LogFields, out: &mut Vec<u8>) {
+        let (middle, parts) = self.bytes.split_at(self.parts_at);
         let count = 6
             + u64::from(self.has_tags)
-            + u64::from(self.has_parts)
+            + u64::from(!parts.is_empty())
             + fields.version.map_or(0, |(_, previous)| 1 + u64::from(previous.is_some()));
         let infallible = "a vector takes everything";
         let mut e = Encoder::new(&mut *out);
@@ -135,7 +131,7 @@ impl EncodedEnvelope {
         e.u8(1).and_then(|e| e.bytes(&fields.log.0)).expect(infallible);
         e.u8(2).and_then(|e| e.u64(fields.position.0)).expect(infallible);
         e.u8(3).and_then(|e| e.u64(fields.recorded.as_micros())).expect(infallible);
-        out.extend_from_slice(&self.middle);
+        out.extend_from_slice(middle);
         if let Some((version, previous)) = fields.version {
             let mut e = Encoder::new(&mut *out);
             e.u8(7).and_then(|e| e.u64(version.0)).expect(infallible);
@@ -143,7 +139,7 @@ impl EncodedEnvelope {
                 e.u8(8).and_then(|e| e.bytes(&previous.0)).expect(infallible);
             }
         }
-        out.extend_from_slice(&self.parts);
+        out.extend_from_slice(parts);
     }
 }
 
@@ -151,34 +147,35 @@ type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>
 
 fn encode_middle(e: &mut Encoder<Vec<u8>>, event: &Event) -> EncodeResult {
     e.u8(4)?.str(event.event_type())?;
+    // Deterministic CBOR orders keys by their encoded bytes, which for text means by length first.
     let defined = [
         ("id", Some(event.id())),
+        ("time", event.time()),
         ("source", Some(event.source())),
         ("subject", event.stream()),
-        ("time", event.time()),
-        ("datacontenttype", event.datacontenttype()),
         ("dataschema", event.dataschema()),
+        ("datacontenttype", event.datacontenttype()),
     ];
-    enum Value<'a> {
-        Text(&'a str),
-        Other(&'a AttributeValue),
-    }
-    let mut all: Vec<(&str, Value<'_>)> = defined
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, Value::Text(value?))))
-        .chain(event.attributes().iter().map(|(name, value)| (name.as_str(), Value::Other(value))))
-        .collect();
-    // Deterministic CBOR orders keys by their encoded bytes, which for text means by length first.
-    all.sort_unstable_by(|(a, _), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
-    e.u8(5)?.map(all.len() as u64)?;
-    for (name, value) in all {
+    let defined = defined.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let extensions = event.attributes();
+    e.u8(5)?.map((defined.clone().count() + extensions.len()) as u64)?;
+    let before = |a: &str, b: &str| (a.len(), a) < (b.len(), b);
+    let mut defined = defined.peekable();
+    let mut others: Vec<(&String, &AttributeValue)> = extensions.iter().collect();
+    others.sort_unstable_by(|(a, _), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
+    for (name, value) in others {
+        while let Some((first, text)) = defined.next_if(|(first, _)| before(first, name)) {
+            e.str(first)?.str(text)?;
+        }
         e.str(name)?;
         match value {
-            Value::Text(text) => e.str(text)?,
-            Value::Other(AttributeValue::String(text)) => e.str(text)?,
-            Value::Other(AttributeValue::Boolean(value)) => e.bool(*value)?,
-            Value::Other(AttributeValue::Integer(value)) => e.i32(*value)?,
+            AttributeValue::String(text) => e.str(text)?,
+            AttributeValue::Boolean(value) => e.bool(*value)?,
+            AttributeValue::Integer(value) => e.i32(*value)?,
         };
+    }
+    for (name, text) in defined {
+        e.str(name)?.str(text)?;
     }
     if !event.tags().is_empty() {
         e.u8(6)?.array(event.tags().len() as u64)?;

@@ -35,6 +35,7 @@ use tokio::time::timeout;
 use crate::app::App;
 use crate::capture::record;
 use crate::config::Upstream;
+use crate::metrics::counted;
 use crate::problem::Problem;
 use client::Client;
 use tee::{Copied, Tee};
@@ -83,7 +84,7 @@ async fn handle(
     Path(parts): Path<Vec<(String, String)>>,
     request: Request,
 ) -> Response {
-    let method = request.method().as_str().to_owned();
+    let method = counted(request.method().as_str());
     let name = parts.first().map_or("", |(_, name)| name.as_str());
     let known = proxy.upstreams.iter().find(|upstream| upstream.name == name);
     // What a stranger writes must not grow the counters.
@@ -107,12 +108,7 @@ async fn handle(
             }
         },
     };
-    let method = if ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"].contains(&method.as_str()) {
-        method
-    } else {
-        "other".to_owned()
-    };
-    proxy.app.metrics.answered(&route, &method, response.status().as_u16());
+    proxy.app.metrics.answered(&route, method, response.status().as_u16());
     response
 }
 
