@@ -50,6 +50,8 @@ const WINDOW: usize = 64;
 const ANCHOR_DISTANCE_MIN: usize = 256;
 /// Beyond that one place in two to the power of this is an anchor.
 const ANCHOR_BITS: u32 = 7;
+/// Content without repeats has an anchor in about so many bytes.
+const BYTES_AN_ANCHOR: usize = ANCHOR_DISTANCE_MIN + (1 << ANCHOR_BITS);
 
 /// A number for every byte value, made by SplitMix64 (Steele et al., 2014) from zero. They are no part of the format.
 const GEAR: [u64; 256] = {
@@ -95,7 +97,8 @@ fn all_anchors(content: &[u8]) -> Vec<Anchor> {
     found
 }
 
-const _: () = assert!((WINDOW - 1).is_multiple_of(3), "the bytes before the first hash are taken three at a time");
+const _: () =
+    assert!((WINDOW - 1).is_multiple_of(3), "the bytes before the first hash are taken three at a time");
 
 /// The first anchor whose 64 bytes begin at `from` or behind it.
 ///
@@ -552,6 +555,7 @@ impl Recent {
             self.forget_first();
         }
         let (number, mix) = (self.first + self.known.len() as u64, mix_of(scope));
+        self.make_room();
         for anchor in anchors {
             self.places.insert(anchor.hash ^ mix, (number, anchor.at));
         }
@@ -559,6 +563,15 @@ impl Recent {
         if self.places.len() > self.tidy_at {
             self.tidy();
             self.tidy_at = 2 * self.places.len().max(4096);
+        }
+    }
+
+    /// Once there is much, makes room for all there can be: a table that doubles again and again is filled twice.
+    fn make_room(&mut self) {
+        const MUCH: usize = 1 << 20;
+        let all = self.bytes_max / BYTES_AN_ANCHOR;
+        if self.bytes > MUCH && self.places.capacity() < all {
+            self.places.reserve(all - self.places.len());
         }
     }
 
@@ -804,7 +817,8 @@ mod tests {
             let mut expected: Vec<Anchor> = Vec::new();
             for behind in WINDOW..=content.len() {
                 let window = &content[behind - WINDOW..behind];
-                let hash = window.iter().fold(0u64, |hash, byte| (hash << 1).wrapping_add(GEAR[*byte as usize]));
+                let hash =
+                    window.iter().fold(0u64, |hash, byte| (hash << 1).wrapping_add(GEAR[*byte as usize]));
                 let apart = expected.last().map_or(WINDOW, |last| behind - last.at as usize);
                 if hash >> (64 - ANCHOR_BITS) == 0 && (expected.is_empty() || apart >= ANCHOR_DISTANCE_MIN) {
                     expected.push(Anchor { at: behind as u32, hash });

@@ -794,7 +794,10 @@ mod tests {
         let prepared = Prepared::with_threads(Append::new(events.clone()), &limits, 4).unwrap();
         let ids: Vec<&str> = prepared.events.iter().map(|one| one.event.id()).collect();
         assert_eq!(ids, (0..500).map(|n| n.to_string()).collect::<Vec<_>>());
-        assert_eq!(prepared.bytes_max, Prepared::new(Append::new(events.clone()), &limits).unwrap().bytes_max);
+        assert_eq!(
+            prepared.bytes_max,
+            Prepared::new(Append::new(events.clone()), &limits).unwrap().bytes_max
+        );
         events[321] = event(321, "~ours");
         let error = Prepared::with_threads(Append::new(events), &limits, 4).unwrap_err();
         assert!(error.to_string().contains("event 321"), "{error}");

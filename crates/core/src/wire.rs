@@ -865,7 +865,9 @@ mod tests {
         refused(b"PRA1\0\0\0\0\x02\0\0\0{}\x02", "event 0: data of kind 2");
         refused(b"PRA1\0\0\0\0\x02\0\0\0{}\x00", "event 0: the attribute 'id' is missing");
         let mut inside = b"PRA1\0\0\0\0".to_vec();
-        put_sized(&mut inside, |out| out.extend_from_slice(br#"{"id":"i","source":"s","type":"t","data":1}"#));
+        put_sized(&mut inside, |out| {
+            out.extend_from_slice(br#"{"id":"i","source":"s","type":"t","data":1}"#)
+        });
         inside.push(DATA_NONE);
         refused(&inside, "event 0: data stands among the attributes");
         let mut many = b"PRA1\0\0\0\0".to_vec();
@@ -892,7 +894,8 @@ mod tests {
             .when(Condition::Stream { stream: "z".into(), expected: ExpectedVersion::Any })
             .when(Condition::fail_if(query.clone(), None))
             .when(Condition::fail_if(Query::all(), Some(Position(4))));
-        for again in [parse_append(&append_json(&append)), parse_binary_append(write_append(&append).into())] {
+        for again in [parse_append(&append_json(&append)), parse_binary_append(write_append(&append).into())]
+        {
             let again = again.unwrap();
             assert_eq!((&again.events, &again.conditions), (&append.events, &append.conditions));
         }

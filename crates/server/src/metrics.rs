@@ -50,8 +50,7 @@ impl Metrics {
             let requests = self.requests.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
             let rows = requests.iter().flat_map(|(route, counts)| {
                 counts.iter().map(move |((method, status), n)| {
-                    let labels =
-                        format!("{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}");
+                    let labels = format!("{{route=\"{route}\",method=\"{method}\",status=\"{status}\"}}");
                     (labels, n.to_string())
                 })
             });

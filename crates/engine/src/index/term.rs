@@ -100,8 +100,16 @@ mod tests {
             let (first, second) = ("s".repeat(first), "i".repeat(second));
             let mut hasher = SipHasher24::new_with_key(&terms.key);
             let len = (first.len() as u32).to_le_bytes();
-            [b"k", &len[..], first.as_bytes(), second.as_bytes()].iter().for_each(|piece| hasher.write(piece));
-            assert_eq!(terms.key(&first, &second), hasher.finish().max(1), "{} {}", first.len(), second.len());
+            [b"k", &len[..], first.as_bytes(), second.as_bytes()]
+                .iter()
+                .for_each(|piece| hasher.write(piece));
+            assert_eq!(
+                terms.key(&first, &second),
+                hasher.finish().max(1),
+                "{} {}",
+                first.len(),
+                second.len()
+            );
         }
     }
 }

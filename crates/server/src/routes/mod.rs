@@ -311,11 +311,12 @@ async fn record(app: &Arc<App>, log: LogName, append: Append, received: Received
 }
 
 /// Whether this is the only request that is being answered, and the runtime has other threads for those that come. Then
-/// its thread can do what there is to do: of the time of one append, waking a thread of the store and being woken
+/// its thread does what there is to do, if the store can use it: of the time of one append, waking a thread of the store and being woken
 /// by it is more than the work. Where several come at once, one sync is for all of them.
 fn is_alone(app: &App) -> bool {
     let threads = tokio::runtime::Handle::current().runtime_flavor();
-    threads == tokio::runtime::RuntimeFlavor::MultiThread
+    app.store.appends_on_this_thread()
+        && threads == tokio::runtime::RuntimeFlavor::MultiThread
         && app.metrics.requests_open.load(Ordering::Relaxed) <= 1
 }
 
@@ -323,7 +324,12 @@ fn is_alone(app: &App) -> bool {
 type Held = (Busy, Option<OwnedSemaphorePermit>);
 
 /// An append that begins when it is polled, in a task of its own: there it goes on whoever waits for it.
-async fn in_a_task(app: &Arc<App>, log: LogName, append: Append, held: Held) -> precedent_core::Result<Appended> {
+async fn in_a_task(
+    app: &Arc<App>,
+    log: LogName,
+    append: Append,
+    held: Held,
+) -> precedent_core::Result<Appended> {
     let app = app.clone();
     let task = tokio::spawn(async move {
         let appended = app.store.append(&log, append).await;
