@@ -5,6 +5,7 @@
 //! Nothing here is part of what Precedent does, and it needs nothing but Rust.
 
 mod bench;
+mod left_out;
 mod licences;
 mod long;
 mod markdown;

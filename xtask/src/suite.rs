@@ -5,7 +5,7 @@ use std::fs;
 use crate::output::{Tests, run, run_tests};
 use crate::steps::{self, Outcome, Step};
 use crate::workspace::Workspace;
-use crate::{licences, readme, tidy};
+use crate::{left_out, licences, readme, tidy};
 
 const FORMAT: Step = Step { name: "format", run: format };
 const TIDY: Step = Step { name: "tidy", run: tidy::look };
@@ -75,7 +75,14 @@ fn tests(workspace: &Workspace) -> Outcome {
         false => workspace.cargo(&["test", "--all-targets", "--no-fail-fast"]),
     };
     command.args(["--workspace", "--all-features"]);
-    run_tests(&mut command).and_then(some).into()
+    left_out::forget(workspace);
+    let counted = run_tests(&mut command).and_then(|mut tests| {
+        let left_out = left_out::read(workspace);
+        left_out.lines().for_each(|line| println!("   {line}"));
+        tests.leave_out(left_out.tests());
+        some(tests)
+    });
+    counted.into()
 }
 
 fn doctests(workspace: &Workspace) -> Outcome {

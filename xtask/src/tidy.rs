@@ -38,7 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("precedent-core", &[]),
     ("precedent-engine", &["precedent-core"]),
     ("precedent-azure", &["precedent-core", "precedent-engine"]),
-    ("precedent-cosmos-emulator", &[]),
+    ("precedent-emulators", &[]),
     ("precedent-capture", &["precedent-core"]),
     // The record of a decision shows calls in the one view that capture makes of them (decision 21).
     ("precedent-decisions", &["precedent-core", "precedent-capture"]),

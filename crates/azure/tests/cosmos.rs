@@ -7,7 +7,7 @@ use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Tra
 use precedent_azure::remote::{Commit, LogRecord, Outcome, Remote};
 use precedent_core::store::ExpectedRegister;
 use precedent_core::{ErrorKind, FrameId, Hash, LogId, LogName, Position};
-use precedent_cosmos_emulator::{
+use precedent_emulators::cosmos::{
     Account, Container, Emulator, Fault, FaultRule, KEY, Operation, answer, fault,
 };
 

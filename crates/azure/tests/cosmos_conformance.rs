@@ -14,7 +14,7 @@ use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Tra
 use precedent_azure::remote::Remote;
 use precedent_core::conformance::{Failure, assert_conforms};
 use precedent_core::{LogName, Position, Result};
-use precedent_cosmos_emulator::{
+use precedent_emulators::cosmos::{
     Account, Container, Emulator, Fault, FaultRule, KEY, Operation, answer, fault,
 };
 use serde_json::Value;

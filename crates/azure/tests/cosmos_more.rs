@@ -17,7 +17,7 @@ use precedent_core::store::ExpectedRegister;
 use precedent_core::{
     Event, EventBuilder, FrameId, Hash, LogId, LogName, Position, RecordedEvent, Result, Time, Version,
 };
-use precedent_cosmos_emulator::{Account, Container, Emulator, FaultRule, KEY, Operation, answer};
+use precedent_emulators::cosmos::{Account, Container, Emulator, FaultRule, KEY, Operation, answer};
 use serde_json::{Value, json};
 
 const DATABASE: &str = "eventSourcingDb";

@@ -5,6 +5,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::{Place, Running, within};
 
@@ -25,6 +26,15 @@ fn serve_on(address: &str, place: &Place, arguments: &[&str], token: Option<&str
     let url = line.trim().strip_prefix("listening on ").expect("it says where it listens").to_owned();
     assert!(!url.ends_with(":0"), "{url}");
     (server, url)
+}
+
+/// An address that nobody else takes while a server is down for a moment: systems give out higher ports where any will do.
+fn lasting_address() -> String {
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    let mine = std::process::id() + ASKED.fetch_add(1, Ordering::Relaxed);
+    let free = |port: &u32| std::net::TcpListener::bind(("127.0.0.1", *port as u16)).is_ok();
+    let port = (0..100).map(|n| 20_000 + (mine + n * 97) % 10_000).find(free);
+    format!("127.0.0.1:{}", port.expect("a free port"))
 }
 
 #[test]
@@ -54,6 +64,17 @@ fn beside_a_server_every_command_asks_it_and_it_ends_in_order() {
     assert_eq!(server.end(), 0);
     assert_eq!(place.run("head --json").ends(0).json()["size"], 12);
     place.run(&format!("head --store {url}")).ends(2);
+}
+
+#[test]
+fn a_server_does_not_pretend_to_serve_one_log() {
+    let place = Place::new();
+    place
+        .run("serve --listen 127.0.0.1:0 --store file:./logs?log=other")
+        .ends(2)
+        .says("'log=other'")
+        .says("serves every log");
+    assert!(!place.path().join("logs").exists(), "nothing is made for it");
 }
 
 #[test]
@@ -106,7 +127,7 @@ fn a_certificate_for_another_name_is_named_and_the_files_are_still_read() {
 fn following_goes_on_where_it_was_when_the_server_comes_back() {
     let place = Place::new();
     place.run("append --type t --id one").ends(0);
-    let (mut server, url) = serve(&place, &[], None);
+    let (mut server, url) = serve_on(&lasting_address(), &place, &[], None);
     let mut command = place.command(["read", "--follow", "--json", "--limit", "3", "--store", &url]);
     let mut follower = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(follower.0.stdout.take().unwrap()).lines();
@@ -133,7 +154,7 @@ fn following_a_server_does_not_go_on_in_another_log() {
     let place = Place::new();
     place.run("append --type t --id one").ends(0);
     place.run("append --type t --id other --store ./other").ends(0);
-    let (mut server, url) = serve(&place, &[], None);
+    let (mut server, url) = serve_on(&lasting_address(), &place, &[], None);
     let mut command = place.command(["read", "--follow", "--json", "--store", &url]);
     let mut follower = Running(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
     let mut lines = BufReader::new(follower.0.stdout.take().unwrap()).lines();

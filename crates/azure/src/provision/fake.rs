@@ -82,6 +82,19 @@ pub struct Script {
     pub fails_later: Option<(&'static str, &'static str)>,
 }
 
+/// Where accounts keep their data, and their key: emulators, which answer for whatever account is made.
+#[derive(Debug, Clone)]
+pub struct DataPlanes {
+    /// The endpoint of a Cosmos DB account.
+    pub cosmos: String,
+    /// Its key.
+    pub cosmos_key: String,
+    /// The endpoint of a storage account's tables.
+    pub table: String,
+    /// Its key.
+    pub table_key: String,
+}
+
 #[derive(Debug)]
 struct Operation {
     ends: Duration,
@@ -101,6 +114,7 @@ struct World {
     operations: Vec<Operation>,
     registered: BTreeSet<String>,
     taken: BTreeSet<String>,
+    data_planes: Option<DataPlanes>,
     calls: Vec<String>,
     strangers: Vec<String>,
 }
@@ -199,6 +213,7 @@ impl Fake {
                 operations: Vec::new(),
                 registered: BTreeSet::new(),
                 taken: BTreeSet::new(),
+                data_planes: None,
                 calls: Vec::new(),
                 strangers: Vec::new(),
             }),
@@ -277,6 +292,16 @@ impl Fake {
     /// The paths of everything there is.
     pub fn paths(&self) -> Vec<String> {
         locked(&self.world).resources.keys().cloned().collect()
+    }
+
+    /// What there is at one of the [paths](Fake::paths).
+    pub fn resource(&self, path: &str) -> Option<Value> {
+        locked(&self.world).resources.get(path).cloned()
+    }
+
+    /// Accounts made from now on keep their data there.
+    pub fn keep_data_in(&self, planes: DataPlanes) {
+        locked(&self.world).data_planes = Some(planes);
     }
 
     fn answer(&self, request: &Request) -> Result<Reply, azure_core::Error> {
@@ -727,10 +752,12 @@ impl World {
                 None => Reply::error(404, "ResourceNotFound", "The resource was not found."),
             },
             (Method::Post, [_, "databaseAccounts", _, "listKeys"]) => {
-                Reply::new(200, json!({"primaryMasterKey": KEY, "secondaryMasterKey": "x"}))
+                let key = self.data_planes.as_ref().map_or(KEY, |planes| &planes.cosmos_key);
+                Reply::new(200, json!({"primaryMasterKey": key, "secondaryMasterKey": "x"}))
             }
             (Method::Post, [_, "storageAccounts", _, "listKeys"]) => {
-                Reply::new(200, json!({"keys": [{"keyName": "key1", "value": KEY, "permissions": "FULL"}]}))
+                let key = self.data_planes.as_ref().map_or(KEY, |planes| &planes.table_key);
+                Reply::new(200, json!({"keys": [{"keyName": "key1", "value": key, "permissions": "FULL"}]}))
             }
             (Method::Put | Method::Patch, [_, "databaseAccounts", name]) => {
                 self.cosmos_account(method, path, name, there, body, now, cloud)
@@ -813,8 +840,11 @@ impl World {
                 {
                     return bad("databaseAccountOfferType and locations are required.");
                 }
+                let endpoint = self.data_planes.as_ref().map(|planes| planes.cosmos.clone());
+                let endpoint =
+                    endpoint.unwrap_or_else(|| format!("https://{name}.{}:443/", cloud.cosmos_suffix));
                 json!({"name": name, "type": "Microsoft.DocumentDB/databaseAccounts", "location": body["location"],
-                    "kind": body["kind"], "properties": {"documentEndpoint": format!("https://{name}.{}:443/", cloud.cosmos_suffix)}})
+                    "kind": body["kind"], "properties": {"documentEndpoint": endpoint}})
             }
             (Some(there), _) => {
                 let folded = |account: &Value| -> Vec<(String, Value)> {
@@ -905,8 +935,11 @@ impl World {
                         "The provided location is not available.",
                     );
                 }
+                let endpoint = self.data_planes.as_ref().map(|planes| planes.table.clone());
+                let endpoint =
+                    endpoint.unwrap_or_else(|| format!("https://{name}.table.{}/", cloud.storage_suffix));
                 json!({"name": name, "type": "Microsoft.Storage/storageAccounts", "location": body["location"], "kind": body["kind"],
-                    "properties": {"primaryEndpoints": {"table": format!("https://{name}.table.{}/", cloud.storage_suffix)}}})
+                    "properties": {"primaryEndpoints": {"table": endpoint}}})
             }
             (Some(there), Method::Put)
                 if there["location"] != body["location"] || there["kind"] != body["kind"] =>

@@ -3,7 +3,7 @@
 //! *Invariant*: a key is fetched only where somebody asked to see it or to have it written to a file.
 
 use azure_core::credentials::Secret;
-use azure_core::http::Method;
+use azure_core::http::{Method, Url};
 use precedent_core::{Error, ErrorKind, Result};
 use serde_json::Value;
 
@@ -74,10 +74,14 @@ pub async fn outputs(arm: &Arm, settings: &Settings, with_secrets: bool) -> Resu
     };
     let plain = |name, value: &str| Output { name, value: Shown::Plain(value.to_owned()) };
     let secret = |name, value: Option<String>| Output { name, value: Shown::Secret(value.map(Secret::new)) };
+    let endpoint = match settings.service() {
+        Service::Cosmos => &properties["documentEndpoint"],
+        Service::Table => &properties["primaryEndpoints"]["table"],
+    };
+    let endpoint = text(endpoint, "the account has no endpoint yet")?;
     let (mut values, mut environment) = (Vec::new(), Vec::new());
     match &settings.store {
         Store::Cosmos { .. } => {
-            let endpoint = text(&properties["documentEndpoint"], "the account has no endpoint yet")?;
             values.push(plain("cosmosdb_endpoint", endpoint));
             if !keyless {
                 let connection = key
@@ -88,34 +92,83 @@ pub async fn outputs(arm: &Arm, settings: &Settings, with_secrets: bool) -> Resu
             }
         }
         Store::Table { table, .. } => {
-            let endpoint = text(&properties["primaryEndpoints"]["table"], "the account has no endpoint yet")?;
-            let suffix = endpoint
-                .trim_end_matches('/')
-                .strip_prefix("https://")
-                .and_then(|host| host.split_once(".table."))
-                .map_or(settings.cloud.storage_suffix, |(_, suffix)| suffix);
             if keyless {
                 values.push(plain("primary_table_endpoint", endpoint));
             } else {
-                let account = &settings.account;
-                let connection = key.as_ref().map(|key| {
-                    let key = key.secret();
-                    format!(
-                        "DefaultEndpointsProtocol=https;AccountName={account};AccountKey={key};EndpointSuffix={suffix}"
-                    )
-                });
+                let connection = key.as_ref().map(|key| table_connection(settings, endpoint, key));
                 values.push(secret("primary_storage_connection_string", connection.clone()));
                 environment.push(secret("AZURE_STORAGE_CONNECTION_STRING", connection));
             }
             values.push(plain("table_name", table));
         }
     }
-    let url = settings.url();
+    let url = store_url(settings, endpoint)?;
     environment.push(plain("PRECEDENT_URL", &url));
     if settings.cloud != CLOUDS[0] {
         environment.push(plain(CLOUD_VARIABLE, settings.cloud.name));
     }
     Ok(Outputs { values, environment, url, keyless })
+}
+
+/// Whether an endpoint is the one that every account of the cloud has, and so says nothing.
+fn is_usual(settings: &Settings, endpoint: &Url) -> bool {
+    let (account, cloud) = (&settings.account, settings.cloud);
+    let usual = match settings.service() {
+        Service::Cosmos => format!("{account}.{}", cloud.cosmos_suffix),
+        Service::Table => format!("{account}.table.{}", cloud.storage_suffix),
+    };
+    endpoint.scheme() == "https" && endpoint.host_str() == Some(&usual)
+}
+
+/// The URL of the store: the short one, unless Azure put the account elsewhere.
+fn store_url(settings: &Settings, endpoint: &str) -> Result<String> {
+    let url = parsed(endpoint)?;
+    if is_usual(settings, &url) {
+        return Ok(settings.url());
+    }
+    let (scheme, host) = match (url.scheme(), url.host_str(), url.port()) {
+        ("https", Some(host), None) => ("", host.to_owned()),
+        ("http", Some(host), Some(port)) => ("+http", format!("{host}:{port}")),
+        _ => return Err(unknown_endpoint(endpoint)),
+    };
+    // An emulator has its accounts in the path.
+    let path = url.path().trim_end_matches('/');
+    Ok(match &settings.store {
+        Store::Cosmos { database, container, .. } => {
+            format!("cosmos{scheme}://{host}{path}/{database}/{container}")
+        }
+        Store::Table { table, .. } => format!("table{scheme}://{host}{path}/{table}"),
+    })
+}
+
+/// The connection string of a storage account, as the tools of Azure print it.
+fn table_connection(settings: &Settings, endpoint: &str, key: &Secret) -> String {
+    let (account, key) = (&settings.account, key.secret());
+    match parsed(endpoint) {
+        Ok(url) if !is_usual(settings, &url) => {
+            let scheme = url.scheme();
+            format!(
+                "DefaultEndpointsProtocol={scheme};AccountName={account};AccountKey={key};TableEndpoint={endpoint}"
+            )
+        }
+        _ => {
+            let suffix = settings.cloud.storage_suffix;
+            format!(
+                "DefaultEndpointsProtocol=https;AccountName={account};AccountKey={key};EndpointSuffix={suffix}"
+            )
+        }
+    }
+}
+
+fn parsed(endpoint: &str) -> Result<Url> {
+    Url::parse(endpoint).map_err(|_| unknown_endpoint(endpoint))
+}
+
+fn unknown_endpoint(endpoint: &str) -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!("the endpoint of the account, '{endpoint}', is not understood"),
+    )
 }
 
 fn text<'a>(value: &'a Value, missing: &str) -> Result<&'a str> {

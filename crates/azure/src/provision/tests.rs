@@ -4,9 +4,10 @@ use precedent_core::ErrorKind;
 use serde_json::json;
 
 use super::definition::tests::settings;
-use super::fake::{CALLER, Fake, KEY, SUBSCRIPTION, Script, Style, Trouble};
+use super::fake::{CALLER, DataPlanes, Fake, KEY, SUBSCRIPTION, Script, Style, Trouble};
 use super::*;
 use crate::cloud::CLOUDS;
+use crate::table;
 
 const STYLES: [Style; 3] = [Style::Operation, Style::Location, Style::State];
 const SERVICES: [Service; 2] = [Service::Cosmos, Service::Table];
@@ -520,6 +521,39 @@ async fn a_lock_is_named_and_nothing_is_deleted() {
     assert_eq!(error.kind(), ErrorKind::ReadOnly);
     assert!(error.message().contains("az lock list"), "{error}");
     assert_eq!(fake.paths(), before);
+}
+
+#[tokio::test]
+async fn the_store_is_where_azure_put_the_account() {
+    for (endpoint, url) in [
+        ("https://acct.z12.table.storage.azure.net/", "table://acct.z12.table.storage.azure.net/eventsTable"),
+        ("http://127.0.0.1:10002/acct/", "table+http://127.0.0.1:10002/acct/eventsTable"),
+    ] {
+        let settings = settings(Service::Table, Wishes { account: Some("acct".into()), ..Wishes::default() });
+        let fake = fake(Style::Operation);
+        fake.keep_data_in(DataPlanes {
+            cosmos: "https://there.example/".into(),
+            cosmos_key: KEY.into(),
+            table: endpoint.into(),
+            table_key: KEY.into(),
+        });
+        let arm = fake.arm();
+        up_all(&arm, &settings).await.expect("nothing is in the way");
+        let found = outputs(&arm, &settings, true).await.expect("they are there");
+        assert_eq!(found.url, url);
+        // What is printed is understood by whoever opens it.
+        let environment = |name: &str| {
+            found.environment.iter().find(|output| output.name == name).map(|output| match &output.value {
+                Shown::Secret(secret) => secret.as_ref().expect("it was asked for").secret().to_owned(),
+                Shown::Plain(text) => text.clone(),
+            })
+        };
+        let connection = environment("AZURE_STORAGE_CONNECTION_STRING").expect("a connection string");
+        assert!(connection.ends_with(&format!("TableEndpoint={endpoint}")), "{endpoint}");
+        let opened =
+            table::Settings::parse_with(&found.url, table::Options::default(), CLOUDS[0], environment);
+        assert_eq!(opened.expect("a table").endpoint.as_str(), endpoint);
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 
 mod env_file;
 
-use std::io::{BufRead, IsTerminal};
+use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -679,12 +679,29 @@ fn write_export(settings: &Settings, common: &Common, out: Lines<'_>) -> Result<
         return Err(Failure::new(format!("{} is there already, and is not overwritten", there.display()))
             .hint("--force overwrites it"));
     }
+    if let Some((there, _)) =
+        files.iter().find(|(path, _)| path.symlink_metadata().is_ok_and(|found| !found.is_file()))
+    {
+        return Err(Failure::new(format!("{} is no file, and is not overwritten", there.display())));
+    }
     std::fs::create_dir_all(dir).map_err(|error| failed(dir, error))?;
     for (path, text) in files {
-        std::fs::write(&path, text).map_err(|error| failed(&path, error))?;
+        write_file(dir, &path, text).map_err(|error| failed(&path, error))?;
         out(path.display().to_string())?;
     }
     say(format_args!("apply it with:  {}", export.command));
+    Ok(())
+}
+
+/// Whole or not at all, and never through a link to somewhere else.
+fn write_file(dir: &Path, path: &Path, text: &str) -> std::io::Result<()> {
+    let mut file = tempfile::Builder::new();
+    // As any other new file: readable as far as the user's umask allows. It holds no secret.
+    #[cfg(unix)]
+    file.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let mut file = file.prefix(".export-").tempfile_in(dir)?;
+    file.write_all(text.as_bytes())?;
+    file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
 

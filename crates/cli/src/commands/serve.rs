@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::failure::{Failure, Result};
 use crate::global::{Clock, DEFAULT_STORE, Global, writing};
 use crate::output::{Output, say};
+use crate::text::escaped;
 
 /// Where and how.
 #[derive(clap::Args)]
@@ -119,6 +120,14 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     config.check()?;
 
     let url = global.url();
+    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+    if let Some(log) = parameters.split('&').find(|p| p.starts_with("log=") && *p != "log=main") {
+        return Err(Failure::new(format!(
+            "the URL names a log, '{}', and a server serves every log of its store",
+            escaped(log)
+        ))
+        .hint("leave it out here; whoever asks the server names the log: http://HOST?log=NAME"));
+    }
     let options: OpenOptions = writing(args.clock).access(Access::Own);
     let existing = OpenOptions { create: false, ..options.clone() };
     let opened = match precedent::open_store(&url, existing).await {

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,16 +11,24 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A directory in which the binary runs.
-pub(crate) struct Place(TempDir);
+/// A directory in which the binary runs, as on a machine of its own.
+pub(crate) struct Place {
+    dir: TempDir,
+    environment: Vec<(OsString, OsString)>,
+}
 
 impl Place {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self::with(Vec::new())
+    }
+
+    /// With variables that the binary finds there.
+    pub(crate) fn with(environment: Vec<(OsString, OsString)>) -> Self {
+        Self { dir: tempfile::tempdir().unwrap(), environment }
     }
 
     pub(crate) fn path(&self) -> &Path {
-        self.0.path()
+        self.dir.path()
     }
 
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -35,6 +43,11 @@ impl Place {
         for variable in ["PRECEDENT_URL", "PRECEDENT_TOKEN", "PRECEDENT_CA_FILE", "CARGO"] {
             command.env_remove(variable);
         }
+        for (variable, _) in azure_variables() {
+            command.env_remove(variable);
+        }
+        command.env("PRECEDENT_CACHE", self.path().join("cache"));
+        command.envs(self.environment.iter().cloned());
         command.stdin(Stdio::null());
         command
     }
@@ -60,6 +73,11 @@ impl Place {
         feeding.join().unwrap();
         Done(output)
     }
+}
+
+/// What this process is told of Azure.
+pub(crate) fn azure_variables() -> Vec<(OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AZURE_")).collect()
 }
 
 /// How a run ended.

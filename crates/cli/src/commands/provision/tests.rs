@@ -183,6 +183,27 @@ async fn an_option_that_means_nothing_to_the_action_is_refused() {
     assert!(fake.calls().is_empty());
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn an_export_never_writes_through_a_link() {
+    let fake = fake();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (dir, elsewhere) = (folder.path().join("there"), folder.path().join("elsewhere"));
+    std::fs::create_dir(&dir).expect("made");
+    std::fs::write(&elsewhere, "mine").expect("written");
+    let link = dir.join("table.json");
+    std::os::unix::fs::symlink(&elsewhere, &link).expect("linked");
+    let export = ["table", "export", "--format", "arm", "--force", "--dir", dir.to_str().expect("a path")];
+    let refused = precedent(&fake, &export, false, None).await.failure();
+    assert!(refused.contains("is no file"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&elsewhere).expect("it is there"), "mine");
+    std::fs::remove_file(&link).expect("removed");
+    for _ in ["new", "over itself"] {
+        precedent(&fake, &export, false, None).await.ok();
+    }
+    assert_eq!(std::fs::read_dir(&dir).expect("a folder").count(), 1, "nothing half written is left");
+}
+
 #[tokio::test]
 async fn an_export_asks_nothing_of_azure_and_overwrites_nothing() {
     let fake = fake();

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use precedent_cosmos_emulator::host::Host;
-use precedent_cosmos_emulator::{Account, Container};
+use precedent_emulators::cosmos::host::Host;
+use precedent_emulators::cosmos::{Account, Container};
 
 /// An emulated Cosmos DB account, in memory, on 127.0.0.1. The first line it prints is its URL.
 #[derive(Debug, Parser)]

@@ -2,8 +2,7 @@
 //!
 //! What it emulates sits below the SDK's HTTP client: routing, sessions, retries and failover above it are the code
 //! that runs in production. Its feature is internal to the driver and may change with any release, so the driver is
-//! pinned exactly and this crate is the only place that names the emulator. It is a development dependency, never part
-//! of the product.
+//! pinned exactly and this module is the only place that names the emulator.
 //!
 //! | what | where |
 //! |---|---|
@@ -232,6 +231,11 @@ pub fn answer(id: &str, operation: Operation, status: u16, substatus: u16, times
     let status = StatusCode::from(status);
     let response = CustomResponseBuilder::new(status).with_sub_status(substatus).with_body("{}").build();
     rule(id, operation, FaultInjectionResultBuilder::new().with_custom_response(response), times)
+}
+
+/// A rule: this operation takes at least so long, always. The account itself answers at once, as none does that is far away.
+pub fn delay(id: &str, operation: Operation, delay: Duration) -> Arc<FaultRule> {
+    rule(id, operation, FaultInjectionResultBuilder::new().with_delay(delay), u32::MAX)
 }
 
 fn rule(id: &str, operation: Operation, result: FaultInjectionResultBuilder, times: u32) -> Arc<FaultRule> {

@@ -13,7 +13,7 @@ use azure_core::http::headers::{HeaderName, HeaderValue};
 use futures_util::StreamExt;
 use tokio::net::TcpListener;
 
-use crate::{Account, Emulator};
+use super::{Account, Emulator};
 
 /// The longest request that is taken: the service's own limit is 2 MB for a batch, and it is the emulator that says so.
 const BODY_BYTES_MAX: usize = 8 << 20;
