@@ -5,7 +5,10 @@
 //! in turn, each in a process of its own, so that what the machine does besides falls on all of them. Its rows go
 //! to `docs/performance.ndjson`, and from there into the tables of `docs/performance.md` and the plot; `--tables`
 //! makes those again without measuring. Nothing is installed: what is missing is said and left out.
+//!
+//! `--capture-peers` is [`capture`]: what records telemetry, beside others that do, with rows of its own for the same page.
 
+mod capture;
 mod page;
 mod plot;
 mod reasons;
@@ -19,7 +22,7 @@ use std::time::{Duration, Instant};
 use crate::long::run_binary;
 use crate::output::{capture, run};
 use crate::workspace::{BINARY, BINARY_PACKAGE, Workspace};
-use rows::{Row, merged};
+use rows::{Measured, Row, merged};
 
 #[allow(dead_code, reason = "the names and the arithmetic of the rows; samples are not taken here")]
 #[path = "../../crates/cli/src/commands/bench/workload.rs"]
@@ -31,6 +34,8 @@ const ROWS: &str = "docs/performance.ndjson";
 const PAGE: &str = "docs/performance.md";
 /// The plot beside it.
 const PLOT: &str = "docs/performance.svg";
+/// The rows of what records telemetry, for the same page.
+const CAPTURE_ROWS: &str = "docs/performance-capture.ndjson";
 
 /// The size at which Precedent and the peers are compared.
 const EVENT_BYTES: u64 = 1_024;
@@ -59,10 +64,13 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> bool {
     let done = match words.as_slice() {
         ["--peers"] => with_peers(workspace, FULL, true),
         ["--peers", "--quick"] => with_peers(workspace, QUICK, false),
+        ["--capture-peers"] => with_capture_peers(workspace, capture::FULL, true),
+        ["--capture-peers", "--quick"] => with_capture_peers(workspace, capture::QUICK, false),
         ["--tables"] => tables(workspace),
-        ["--peers" | "--tables", ..] => {
-            Err("`bench` takes --peers, --peers --quick or --tables, or what `precedent bench` takes".into())
-        }
+        ["--peers" | "--capture-peers" | "--tables", ..] => Err(
+            "`bench` takes --peers or --capture-peers, --quick behind either, --tables, or what `precedent bench` takes"
+                .into(),
+        ),
         _ => return run_binary(workspace, "bench", arguments),
     };
     match done {
@@ -76,13 +84,30 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> bool {
 
 /// Makes the tables and the plot again, from the rows that are there.
 fn tables(workspace: &Workspace) -> Result<(), String> {
-    let text = fs::read_to_string(workspace.root().join(ROWS)).map_err(|e| format!("{ROWS}: {e}"))?;
-    let measured = rows::parse(&text)?;
-    let file = workspace.root().join(PAGE);
-    let page = fs::read_to_string(&file).map_err(|e| format!("{PAGE}: {e}"))?;
-    write(&file, &page::filled(&page, &measured)?)?;
+    let read =
+        |file: &str| fs::read_to_string(workspace.root().join(file)).map_err(|e| format!("{file}: {e}"));
+    let measured = rows::parse(&read(ROWS)?)?;
+    let captured = capture::parse(&read(CAPTURE_ROWS)?)?;
+    write(&workspace.root().join(PAGE), &page::filled(&read(PAGE)?, &made(&measured, &captured))?)?;
     write(&workspace.root().join(PLOT), &plot::svg(&measured.rows))?;
-    println!("{PAGE} and {PLOT} show the rows of {ROWS}");
+    println!("{PAGE} and {PLOT} show the rows of {ROWS} and {CAPTURE_ROWS}");
+    Ok(())
+}
+
+/// Every table of the page.
+fn made(measured: &Measured, captured: &capture::Captured) -> Vec<(&'static str, String)> {
+    [page::tables(measured), capture::tables(captured)].concat()
+}
+
+fn with_capture_peers(workspace: &Workspace, extent: capture::Extent, publish: bool) -> Result<(), String> {
+    let captured = capture::measured(workspace, extent, machine(workspace))?;
+    if publish {
+        write(&workspace.root().join(CAPTURE_ROWS), &capture::text(&captured))?;
+        return tables(workspace);
+    }
+    for (name, table) in capture::tables(&captured) {
+        println!("{name}\n\n{table}");
+    }
     Ok(())
 }
 
@@ -125,13 +150,15 @@ fn with_peers(workspace: &Workspace, extent: Extent, publish: bool) -> Result<()
     }
     run.reads();
     let _ = fs::remove_dir(&run.place);
-    let measured = rows::Measured { about: about(workspace, extent, &run.systems), rows: merged(&run.rows) };
+    let measured = Measured { about: about(workspace, extent, &run.systems), rows: merged(&run.rows) };
     let text = rows::text(&measured);
     if publish {
         write(&workspace.root().join(ROWS), &text)?;
         tables(workspace)?;
     } else {
-        println!("{}", page::all(&measured));
+        for (name, table) in page::tables(&measured) {
+            println!("{name}\n\n{table}");
+        }
     }
     println!(
         "{} rows in {} min {} s",
@@ -259,21 +286,46 @@ impl Run {
     }
 }
 
-/// What was measured, on what, as the page says it.
-fn about(workspace: &Workspace, extent: Extent, systems: &[String]) -> Vec<(String, String)> {
+/// What a program says of itself; nothing if it is not there.
+fn said(program: &str, argument: &str) -> String {
+    let said = capture(Command::new(program).arg(argument), Duration::from_secs(10)).ok();
+    said.map(|said| said.stdout.trim().to_owned()).unwrap_or_default()
+}
+
+/// What is measured on, as the page says it.
+fn machine(workspace: &Workspace) -> Vec<(String, String)> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let first = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
         line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
     };
-    let said = |program: &str, argument: &str| {
-        let said = capture(Command::new(program).arg(argument), Duration::from_secs(10)).ok();
-        said.map(|said| said.stdout.trim().to_owned()).unwrap_or_default()
-    };
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = first(&read("/proc/meminfo"), "MemTotal");
     let memory = memory.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default();
-    let lock = read(&workspace.root().join("bench/Cargo.lock").to_string_lossy());
+    // The last of the mounts above the workspace is the one it lies on.
+    let mounts = read("/proc/mounts");
+    let mounted = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        let (point, kind) = (words.next()?, words.next()?);
+        workspace.root().starts_with(point).then_some((point.len(), kind))
+    });
+    let file_system = mounted.max_by_key(|(length, _)| *length).map_or("unknown", |(_, kind)| kind);
+    [
+        (
+            "machine",
+            format!("{}, {cores} cores, {} GiB", first(&read("/proc/cpuinfo"), "model name"), memory >> 20),
+        ),
+        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
+        ("file system", file_system.to_owned()),
+        ("compiler", said("rustc", "--version")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+/// What was measured, on what, as the page says it.
+fn about(workspace: &Workspace, extent: Extent, systems: &[String]) -> Vec<(String, String)> {
+    let lock = fs::read_to_string(workspace.root().join("bench/Cargo.lock")).unwrap_or_default();
     let version = |name: &str| {
         let head = format!("name = \"{name}\"\nversion = \"");
         let at = lock.find(&head).map(|at| at + head.len());
@@ -294,31 +346,19 @@ fn about(workspace: &Workspace, extent: Extent, systems: &[String]) -> Vec<(Stri
         "umadb-server" => format!("UmaDB {}", version("umadb-server")),
         other => other.to_owned(),
     };
-    // The last of the mounts above the workspace is the one it lies on.
-    let mounts = read("/proc/mounts");
-    let mounted = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (point, kind) = (words.next()?, words.next()?);
-        workspace.root().starts_with(point).then_some((point.len(), kind))
-    });
-    let file_system = mounted.max_by_key(|(length, _)| *length).map_or("unknown", |(_, kind)| kind);
-    [
-        (
-            "machine",
-            format!("{}, {cores} cores, {} GiB", first(&read("/proc/cpuinfo"), "model name"), memory >> 20),
-        ),
-        ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("file system", file_system.to_owned()),
-        ("compiler", said("rustc", "--version")),
-        ("rounds", format!("{} of {} s a measurement", extent.rounds, extent.seconds)),
-        (
-            "log that is read",
-            format!("{} events of {EVENT_BYTES} bytes", rows::grouped(extent.events as f64)),
-        ),
-        ("peers", systems.iter().map(of).collect::<Vec<_>>().join(", ")),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
+    let mut about = machine(workspace);
+    about.extend(
+        [
+            ("rounds", format!("{} of {} s a measurement", extent.rounds, extent.seconds)),
+            (
+                "log that is read",
+                format!("{} events of {EVENT_BYTES} bytes", rows::grouped(extent.events as f64)),
+            ),
+            ("peers", systems.iter().map(of).collect::<Vec<_>>().join(", ")),
+        ]
+        .map(|(name, value)| (name.to_owned(), value)),
+    );
+    about
 }
 
 #[cfg(test)]
@@ -330,9 +370,10 @@ mod tests {
         let workspace = Workspace::find().unwrap();
         let read = |file: &str| fs::read_to_string(workspace.root().join(file)).unwrap();
         let measured = rows::parse(&read(ROWS)).unwrap();
+        let captured = capture::parse(&read(CAPTURE_ROWS)).unwrap();
         let page = read(PAGE);
         assert!(
-            page::filled(&page, &measured).unwrap() == page,
+            page::filled(&page, &made(&measured, &captured)).unwrap() == page,
             "{PAGE} is stale: cargo xtask bench --tables"
         );
         assert!(plot::svg(&measured.rows) == read(PLOT), "{PLOT} is stale: cargo xtask bench --tables");

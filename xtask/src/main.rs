@@ -13,6 +13,7 @@ mod million;
 mod normal;
 mod output;
 mod readme;
+mod show;
 mod spdx;
 mod steps;
 mod suite;
@@ -34,8 +35,11 @@ cargo xtask VERB: the developer's manual of Precedent
   bench [ARGS]          measures this machine: cargo run --release -- bench
   bench --peers         measures other stores beside it, about 15 minutes, and puts the figures into
                         docs/performance.md; with --quick it prints rough ones; --tables only makes the page again
+  bench --capture-peers sends recorded calls as OTLP to Precedent, Arize Phoenix and MLflow, about 8 minutes, and puts the
+                        figures there too; --quick as above. Python 3.11 and pip are needed, and the tau-bench runs
   million [EVENTS]      what a log of many events (default 1000000) costs to open and to read
   growth [EVENTS]       what of that grows, and how: a tenth of the events (default 10000000), then all
+  show [EVENTS]         what it costs to look at a decision in a log of many events (default 1000000), and to list them
   crash [ROUNDS]        the crash and kill tests, with many rounds (default 200)
   fuzz [ITERATIONS]     the seeded mutation tests of every decoder, for longer (default 1000000)
 
@@ -69,17 +73,20 @@ fn main() -> ExitCode {
         ("crash", []) => answer(long::crash(&workspace, 200)),
         ("fuzz", []) => answer(long::fuzz(&workspace, 1_000_000)),
         ("million", []) => answer(million::million(&workspace, 1_000_000)),
+        ("show", []) => answer(show::show(&workspace, 1_000_000)),
         ("growth", []) => answer(million::growth(&workspace, 10_000_000)),
-        ("crash" | "fuzz" | "million" | "growth", [count]) => match count.parse() {
+        ("crash" | "fuzz" | "million" | "growth" | "show", [count]) => match count.parse() {
             Ok(0) | Err(_) => misunderstood(&format!("'{count}' is not a number of at least 1")),
             Ok(count) if verb == "million" => answer(million::million(&workspace, count)),
+            Ok(count) if verb == "show" => answer(show::show(&workspace, count)),
             Ok(count) if verb == "growth" => answer(million::growth(&workspace, count)),
             Ok(count) if verb == "crash" => answer(long::crash(&workspace, count)),
             Ok(count) => answer(long::fuzz(&workspace, count)),
         },
-        ("check" | "test" | "licences" | "readme" | "crash" | "fuzz" | "million" | "growth", rest) => {
-            misunderstood(&format!("`{verb}` does not take '{}'", rest.join(" ")))
-        }
+        (
+            "check" | "test" | "licences" | "readme" | "crash" | "fuzz" | "million" | "growth" | "show",
+            rest,
+        ) => misunderstood(&format!("`{verb}` does not take '{}'", rest.join(" "))),
         _ => misunderstood(&format!("there is no verb '{verb}'")),
     }
 }

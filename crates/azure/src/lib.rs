@@ -6,6 +6,7 @@
 //! | `store` | the protocol of a log over it |
 //! | `credentials` | who we are to Azure |
 //! | `cloud` | where its services are |
+//! | `frame_set` | frames for which something has been done, by whichever writer |
 //! | `packing` | the bytes of a frame in an item |
 //! | `cosmos` | Cosmos DB |
 //! | `table` | Table Storage |
@@ -17,6 +18,7 @@
 pub mod cloud;
 pub mod cosmos;
 pub mod credentials;
+mod frame_set;
 pub mod packing;
 pub mod provision;
 pub mod remote;

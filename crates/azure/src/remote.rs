@@ -13,6 +13,8 @@ use futures_util::future::BoxFuture;
 use precedent_core::store::{ExpectedRegister, Finding, Register, RegisterName};
 use precedent_core::{Durability, FrameId, Hash, LogId, LogName, Position, RecordedEvent, Result, Time};
 
+pub use crate::frame_set::FrameSet;
+
 /// What is known of a log besides its frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogRecord {
@@ -87,6 +89,12 @@ pub struct Document {
     pub inline_bytes_max: usize,
 }
 
+/// How a document names the data that it does not hold, on every service: `precedent:`, the log's name, `/`, and the
+/// position of the event in it.
+pub fn dataref(log: &LogName, position: Position) -> String {
+    format!("precedent:{log}/{position}")
+}
+
 /// How what [`Remote::check_documents`] says of a document that is not there begins; where it should be may follow.
 pub const IS_MISSING: &str = "is missing";
 
@@ -132,8 +140,13 @@ pub trait Remote: Send + Sync + std::fmt::Debug + 'static {
     /// Whether there is a frame of this number: one cheap read.
     fn has_frame(&self, log: LogId, sequence: u64) -> BoxFuture<'_, Result<bool>>;
 
-    /// The frames from this number on that are there, in order: about `bytes_max` bytes of them and at least one, if
-    /// there is one. None means the end. A number that is left out is one whose frame is not there.
+    /// The frames from this number on that are there: about `bytes_max` bytes of them and at least one, if there is one.
+    ///
+    /// In the order of their numbers, each once, none below `from`. A number that is left out between two of them, or
+    /// before the first, is one whose frame is not there: a gap is never taken for the end. None at all means that no
+    /// frame from `from` on was there when this was asked; that is the only way to say so. Fewer bytes than asked for
+    /// mean nothing. A frame that was committed before the call, by whoever, is seen; one that is committed meanwhile may
+    /// be, and then so are all before it.
     fn frames(&self, log: LogId, from: u64, bytes_max: usize) -> BoxFuture<'_, Result<Vec<StoredFrame>>>;
 
     /// Tries to commit a frame, once or as often as the service's own retries have it. Parts are written before the
@@ -151,12 +164,11 @@ pub trait Remote: Send + Sync + std::fmt::Debug + 'static {
         value: Bytes,
     ) -> BoxFuture<'a, Result<Register>>;
 
-    /// Through which frame the documents of a log are complete: the number of the first frame that may lack some.
-    fn documents_through(&self, log: LogId) -> BoxFuture<'_, Result<u64>>;
+    /// The frames of a log whose documents are complete, as far as writers have said so.
+    fn documented(&self, log: LogId) -> BoxFuture<'_, Result<FrameSet>>;
 
-    /// Says that the documents of all frames before this number are there. It never goes down: a lower number than the
-    /// one that is there changes nothing.
-    fn set_documents_through(&self, log: LogId, frames: u64) -> BoxFuture<'_, Result<()>>;
+    /// Says that the documents of these frames are there. What others have said stays; answers both together.
+    fn add_documented<'a>(&'a self, log: LogId, frames: &'a FrameSet) -> BoxFuture<'a, Result<FrameSet>>;
 
     /// Writes documents that are not there; those that are stay. One answer a document: a failure is that document's
     /// alone, and never a failure of the log.

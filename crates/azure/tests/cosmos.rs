@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Transport};
-use precedent_azure::remote::{Commit, LogRecord, Outcome, Remote};
+use precedent_azure::remote::{Commit, FrameSet, LogRecord, Outcome, Remote};
 use precedent_core::store::ExpectedRegister;
 use precedent_core::{ErrorKind, FrameId, Hash, LogId, LogName, Position};
 use precedent_emulators::cosmos::{
@@ -241,7 +241,7 @@ async fn the_clock_of_the_service_is_heard_and_logs_are_listed_and_promoted() {
     remote.promote(&name, record.id).await.expect("promoted already");
     assert!(!remote.log(&name).await.expect("it answers").expect("there").copy);
     assert_eq!(remote.logs().await.expect("it answers"), [name]);
-    remote.set_documents_through(record.id, 7).await.expect("set");
-    remote.set_documents_through(record.id, 3).await.expect("never down");
-    assert_eq!(remote.documents_through(record.id).await.expect("it answers"), 7);
+    remote.add_documented(record.id, &FrameSet::before(7)).await.expect("set");
+    remote.add_documented(record.id, &FrameSet::before(3)).await.expect("never down");
+    assert_eq!(remote.documented(record.id).await.expect("it answers").through(), 7);
 }

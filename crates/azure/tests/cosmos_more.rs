@@ -11,7 +11,7 @@ use azure_data_cosmos::{ContainerClient, FeedScope, PartitionKey, Query};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use precedent_azure::cosmos::{CosmosRemote, KEY_VARIABLE, Options, Settings, Transport};
-use precedent_azure::remote::{Commit, Document, IS_MISSING, LogRecord, Outcome, Remote};
+use precedent_azure::remote::{Commit, Document, FrameSet, IS_MISSING, LogRecord, Outcome, Remote};
 use precedent_core::ErrorKind;
 use precedent_core::store::ExpectedRegister;
 use precedent_core::{
@@ -447,8 +447,8 @@ async fn whatever_is_asked_to_be_tried_again_is() {
             let set = remote.set_register(&register, expected, Bytes::from_static(b"x")).await;
             assert_eq!(set.expect("as expected").revision, revision);
         }
-        remote.set_documents_through(log, 2).await.expect("set");
-        remote.set_documents_through(log, 3).await.expect("raised");
+        remote.add_documented(log, &FrameSet::before(2)).await.expect("set");
+        remote.add_documented(log, &FrameSet::before(3)).await.expect("raised");
         for rule in rules {
             assert_eq!(rule.hit_count(), 1, "{status}: {} was answered so", rule.id());
         }
@@ -466,7 +466,7 @@ async fn each_place_that_replaces_or_queries_tries_again() {
         assert_committed(&plain.commit(&frame(log, 0, noise(100))).await);
         let register = "cursors/a".parse().expect("a name");
         plain.set_register(&register, ExpectedRegister::Absent, Bytes::new()).await.expect("set");
-        plain.set_documents_through(log, 1).await.expect("set");
+        plain.add_documented(log, &FrameSet::before(1)).await.expect("set");
 
         let rule = |operation| answer("again", operation, status, substatus, 2);
         let replaces = || rule(Operation::ReplaceItem);
@@ -476,7 +476,7 @@ async fn each_place_that_replaces_or_queries_tries_again() {
         let expected = ExpectedRegister::Revision(1);
         remote.set_register(&register, expected, Bytes::new()).await.expect("set");
         let remote = open(&emulator, vec![replaces()]).await;
-        remote.set_documents_through(log, 2).await.expect("raised");
+        remote.add_documented(log, &FrameSet::before(2)).await.expect("raised");
         let queries = || rule(Operation::QueryItem);
         let remote = open(&emulator, vec![queries()]).await;
         assert_eq!(remote.logs().await.expect("listed"), [name]);

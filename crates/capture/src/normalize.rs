@@ -26,6 +26,8 @@ struct Group {
     logs: Vec<(EventRef, Record)>,
     request: Option<(EventRef, exchange::Read)>,
     call: Option<(EventRef, exchange::Read)>,
+    /// Events that hold parts of their bodies.
+    parts: Vec<EventRef>,
     /// Whether something was taken out of the content.
     redacted: bool,
     /// When the first of them was recorded, by the clock of the log.
@@ -45,6 +47,7 @@ pub(crate) fn view<'a>(events: impl Iterator<Item = Source<'a>>) -> View {
             order.len() - 1
         })
     };
+    let mut parts: BTreeMap<&str, (EventRef, &[u8])> = BTreeMap::new();
     for (place, event) in events {
         let position = place.map(|(position, _)| position);
         let recorded = place.map(|(_, recorded)| recorded);
@@ -69,11 +72,14 @@ pub(crate) fn view<'a>(events: impl Iterator<Item = Source<'a>>) -> View {
                 Err(why) => view.unread.push(Unread { event: reference, why }),
             },
             Some(opa::SCHEMA) => view.activities.push(policy(reference, event)),
+            Some(exchange::BODY_SCHEMA) => {
+                parts.extend(exchange::Read::part(event).map(|bytes| (event.id(), (reference, bytes))));
+            }
             _ => match exchange::Read::event(event) {
                 Some(_) if !event.event_type().starts_with("ai.model.") => {}
                 Some(Ok(read)) => {
                     let at = group(&mut order, (b"call".to_vec(), read.call.clone().into_bytes()));
-                    order[at].redacted |= redacted;
+                    order[at].redacted |= read.redacted > 0;
                     match event.event_type() {
                         "ai.model.requested" => order[at].request = Some((reference, read)),
                         _ => order[at].call = Some((reference, read)),
@@ -86,15 +92,23 @@ pub(crate) fn view<'a>(events: impl Iterator<Item = Source<'a>>) -> View {
             },
         }
     }
-    for group in order {
+    for mut group in order {
+        let Group { request, call, parts: joined, .. } = &mut group;
+        for (_, read) in [request, call].into_iter().flatten() {
+            read.join(|id| {
+                let (reference, bytes) = parts.get(id)?;
+                joined.push(reference.clone());
+                Some(*bytes)
+            });
+        }
         close(group, &mut view);
     }
     view
 }
 
-/// Whether more than headers and query keys were taken out.
+/// Whether more than headers were taken out.
 fn takes_content(summary: &str) -> bool {
-    summary.split(',').any(|rule| !rule.starts_with("header:") && !rule.starts_with("query:"))
+    summary.split(',').any(|rule| !rule.starts_with("header:"))
 }
 
 /// The one record of an event.
@@ -816,7 +830,7 @@ fn activity(kind: Kind, records: &[&(EventRef, Record)]) -> Activity {
 
 /// A call that went through the proxy.
 fn from_http(group: Group) -> ModelCall {
-    let Group { request, call: answer, redacted, .. } = group;
+    let Group { request, call: answer, parts, redacted, .. } = group;
     let first = request.as_ref().or(answer.as_ref()).map(|(_, read)| read.clone()).unwrap_or_default();
     let path = first.url.split('?').next().unwrap_or_default().to_owned();
     let text = request.as_ref().and_then(|(_, read)| read.text()).filter(|text| json::is_json(text));
@@ -830,8 +844,8 @@ fn from_http(group: Group) -> ModelCall {
     if let Some((reference, read)) = &request {
         call.events.push(reference.clone());
         call.fidelity = Fidelity::Exact;
-        if read.cut {
-            call.notes.push("the request is longer than what is recorded of it".to_owned());
+        if let Some(note) = lacks("request", read) {
+            call.notes.push(note);
             call.fidelity = Fidelity::MetadataOnly;
         } else if text.is_none() {
             call.notes
@@ -869,9 +883,11 @@ fn from_http(group: Group) -> ModelCall {
                 ),
             }
             let call = &mut building.call;
-            if read.complete == Some(false) || read.cut {
+            let lacks = lacks("answer", &read);
+            if read.complete == Some(false) || lacks.is_some() {
                 call.missing.push(Missing::EndOfOutput);
             }
+            call.notes.extend(lacks);
             if failed || read.error.is_some() {
                 let error = call.error.get_or_insert_default();
                 let status = read.status.map(|status| status.to_string());
@@ -880,12 +896,23 @@ fn from_http(group: Group) -> ModelCall {
             }
         }
     }
+    building.call.events.extend(parts);
     let mut call = building.finish();
     if redacted {
         call.notes.push("something was taken out of its content by a rule of redaction".to_owned());
         call.fidelity = call.fidelity.min(Fidelity::Reconstructable);
     }
     call
+}
+
+/// What is missing of a body, if anything is.
+fn lacks(what: &str, read: &exchange::Read) -> Option<String> {
+    match read.continued.len() {
+        0 => read.cut.then(|| {
+            format!("the {what} is longer than what is recorded of it: it had {} bytes", read.body_bytes)
+        }),
+        n => Some(format!("parts of the body of the {what} are not among the events: {n}")),
+    }
 }
 
 fn nanos(time: &str) -> Option<Moment> {

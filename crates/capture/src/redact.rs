@@ -4,8 +4,15 @@
 //! `*`, so the structure around it stays what it was: the lengths of a protobuf message, the borders of chunks, the offsets in a
 //! stream. What was taken out is counted by rule in [`Redacted`], and the event says so.
 //!
-//! **Invariant.** A mask lies within one text: one string of a JSON document, one text of an OTLP message, one body. So
-//! no rule can break the structure of what it is applied to.
+//! Text is looked at as it stands, and once more with its escapes undone ([`joined`]), so that a key is found in JSON within JSON too.
+//! Queries of URLs are cut into pairs by [`query`], documents into texts by [`texts`].
+//!
+//! **Invariant.** A mask lies within texts: strings of a JSON document, texts of an OTLP message, one body. So no rule can break the
+//! structure of what it is applied to.
+
+mod joined;
+mod query;
+mod texts;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -13,7 +20,9 @@ use std::ops::Range;
 use precedent_core::{Error, Result};
 use regex::bytes::{Regex, RegexBuilder, RegexSet, RegexSetBuilder};
 
-use crate::wire::{Fields, Wire};
+use joined::Joined;
+use query::Context;
+use texts::{Holds, Message};
 
 /// What a masked byte becomes.
 const MASK: u8 = b'*';
@@ -24,8 +33,11 @@ const ALWAYS: [&str; 4] = ["authorization", "proxy-authorization", "x-api-key", 
 /// Bytes that the compiled patterns may take, all together.
 const PATTERNS_BYTES_MAX: usize = 16 << 20;
 
-/// How deep messages are followed; the text of what is deeper is looked at as one.
-const DEPTH_MAX: usize = 100;
+/// The name under which values of query keys are counted.
+const QUERY: &str = "query";
+
+/// Attributes that hold the query of a URL without the URL.
+const QUERIES: [&str; 3] = ["url.query", "http.query", "http.query_string"];
 
 /// How often each rule has taken something out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -70,18 +82,25 @@ pub enum Form {
     Json,
     /// A request of OTLP in protobuf.
     Otlp,
+    /// An answer that may have come in pieces: events, lines or a list of documents, whose strings continue each other.
+    Stream,
+    /// Pairs of names and values, as forms send them.
+    Pairs,
+    /// A piece of something that was masked whole: in a piece, other things seem to begin.
+    Masked,
 }
 
 /// Which headers, query keys and patterns are taken out.
 #[derive(Debug, Clone)]
 pub struct Rules {
+    /// In lower case, with hyphens.
     headers: Vec<String>,
-    queries: Vec<String>,
+    /// Likewise.
+    queries: Vec<Vec<u8>>,
     patterns: Vec<(String, Regex)>,
-    /// Whether any pattern matches, in one pass over the text.
+    /// Whether any pattern matches, or the one behind them: a pair of a query; in one pass over the text.
     any: RegexSet,
-    /// Whether an attribute could hold a header.
-    headers_in_attributes: Regex,
+    pair: Regex,
 }
 
 impl Default for Rules {
@@ -114,8 +133,8 @@ impl Rules {
                 return Err(bad(format!("'{}' is no rule: it names nothing", kind.escape_debug())));
             }
             match kind {
-                "header" => headers.push(rest.to_ascii_lowercase()),
-                "query" => queries.push(rest.to_ascii_lowercase()),
+                "header" => headers.push(rest.to_ascii_lowercase().replace('_', "-")),
+                "query" => queries.push(query::folded(rest.as_bytes())),
                 "pattern" => {
                     let (name, source) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
                     let source = source.trim();
@@ -144,123 +163,235 @@ impl Rules {
                 }
             }
         }
+        if !queries.is_empty() {
+            sources.push(query::ANY_PAIR.to_owned());
+        }
         let any = RegexSetBuilder::new(&sources).unicode(false).size_limit(PATTERNS_BYTES_MAX).build();
         let any = any.map_err(|e| Error::invalid(format!("{place}: {e}")))?;
-        let headers_in_attributes =
-            Regex::new(r"header\.|metadata\.").map_err(|e| Error::invalid(e.to_string()))?;
-        Ok(Self { headers, queries, patterns, any, headers_in_attributes })
+        let pair = RegexBuilder::new(query::PAIR).unicode(false).build();
+        let pair = pair.map_err(|e| Error::invalid(e.to_string()))?;
+        Ok(Self { headers, queries, patterns, any, pair })
     }
 
     /// Whether the value of this header is not recorded.
     pub fn hides_header(&self, name: &str) -> bool {
-        self.headers.iter().any(|hidden| hidden.eq_ignore_ascii_case(name))
+        self.hides_name(name.as_bytes())
     }
 
-    /// Whether an attribute holds the value of such a header: `http.request.header.authorization`.
-    fn hides_attribute(&self, name: &[u8]) -> bool {
-        let Ok(name) = std::str::from_utf8(name) else { return false };
-        let header = ["http.request.header.", "http.response.header.", "rpc.request.metadata."]
-            .into_iter()
-            .find_map(|before| name.strip_prefix(before));
-        header.is_some_and(|header| self.hides_header(&header.replace('_', "-")))
+    /// Whether something of this name holds such a value; attributes have `_` for `-`.
+    fn hides_name(&self, name: &[u8]) -> bool {
+        let folded = |b: &u8| if *b == b'_' { b'-' } else { b.to_ascii_lowercase() };
+        self.headers
+            .iter()
+            .any(|hidden| hidden.len() == name.len() && hidden.bytes().eq(name.iter().map(folded)))
+    }
+
+    /// What the value of an attribute holds, by the attribute's name: `http.request.header.authorization`, `url.query`.
+    fn attribute_holds(&self, name: &[u8]) -> Holds {
+        let last = name.rsplit(|&b| b == b'.').next().unwrap_or_default();
+        if self.hides_name(last) {
+            Holds::Header
+        } else if QUERIES.iter().any(|query| query.as_bytes() == name) {
+            Holds::Query
+        } else {
+            Holds::Text
+        }
     }
 
     /// Masks the values of query keys in a path or URL, and what patterns match in it.
     pub fn url(&self, url: &str, redacted: &mut Redacted) -> String {
-        let mut out = match url.split_once('?') {
-            None => url.to_owned(),
-            Some((path, query)) => {
-                let pairs: Vec<String> = query
-                    .split('&')
-                    .map(|pair| match pair.split_once('=') {
-                        Some((name, value)) if self.queries.iter().any(|q| q.eq_ignore_ascii_case(name)) => {
-                            redacted.add("query");
-                            format!("{name}={}", "*".repeat(value.len()))
-                        }
-                        _ => pair.to_owned(),
-                    })
-                    .collect();
-                format!("{path}?{}", pairs.join("&"))
-            }
-        };
+        let mut bytes = url.as_bytes().to_vec();
+        let len = bytes.len();
+        self.mask_pairs(&mut bytes, 0..len, Context::Url, redacted);
+        let mut out = text_of(bytes);
         self.text(&mut out, redacted);
         out
     }
 
-    /// Masks what patterns match in a text.
+    /// Masks what patterns match in a text, and the values of query keys.
     pub fn text(&self, text: &mut String, redacted: &mut Redacted) {
-        if self.any.is_match(text.as_bytes()) {
+        if self.finds(text.as_bytes()) {
             let mut bytes = std::mem::take(text).into_bytes();
             self.mask(&mut bytes, Form::Text, redacted);
-            // A mask covers whole characters, so this changes nothing.
-            *text = String::from_utf8(bytes)
-                .unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned());
+            *text = text_of(bytes);
         }
     }
 
-    /// Masks what patterns match, and the values of hidden headers in attributes.
+    /// Masks what patterns match, the values of query keys in URLs, and the values of hidden headers in attributes.
     pub fn mask(&self, data: &mut [u8], form: Form, redacted: &mut Redacted) {
+        let len = data.len();
         match form {
-            Form::Text => {
-                if self.any.is_match(data) {
-                    let len = data.len();
-                    self.mask_range(data, 0..len, false, redacted);
+            Form::Masked => {}
+            Form::Text => self.mask_text(data, 0..len, false, redacted),
+            Form::Pairs => {
+                self.mask_pairs(data, 0..len, Context::Query, redacted);
+                self.mask_text(data, 0..len, false, redacted);
+            }
+            Form::Stream => {
+                self.mask_text(data, 0..len, false, redacted);
+                let mut next = Some(0);
+                while let Some(at) = next {
+                    let (texts, more) = texts::of_stream(data, at);
+                    for joined in texts {
+                        self.mask_joined(data, &joined, redacted);
+                    }
+                    next = more;
                 }
             }
             Form::Json => {
-                if self.headers_in_attributes.is_match(data) || self.any.is_match(data) {
-                    for (range, hidden) in json_texts(data, self) {
-                        self.mask_or_hide(data, range, hidden, true, redacted);
-                    }
-                }
+                let texts = texts::of_json(data, self);
+                self.mask_texts(data, texts, true, redacted);
             }
             Form::Otlp => {
-                if self.headers_in_attributes.is_match(data) || self.any.is_match(data) {
-                    let mut texts = Vec::new();
-                    otlp_texts(self, data, 0..data.len(), Message::Request, false, 0, &mut texts);
-                    for (range, hidden) in texts {
-                        self.mask_or_hide(data, range, hidden, false, redacted);
-                    }
-                }
+                let mut texts = Vec::new();
+                texts::of_otlp(self, data, 0..len, Message::Request, Holds::Text, 0, &mut texts);
+                self.mask_texts(data, texts, false, redacted);
             }
         }
     }
 
-    fn mask_or_hide(
+    /// Whether a pattern matches in a text, or something that could be a pair of a query.
+    fn finds(&self, text: &[u8]) -> bool {
+        let mut next = text.contains(&b'\\').then_some(0);
+        self.any.is_match(text)
+            || std::iter::from_fn(|| {
+                let (joined, more) = Joined::window(text, next?..text.len());
+                next = more;
+                Some(joined)
+            })
+            .any(|joined| self.any.is_match(joined.text()))
+    }
+
+    fn mask_texts(
         &self,
         data: &mut [u8],
-        range: Range<usize>,
-        hidden: bool,
+        texts: Vec<(Range<usize>, Holds)>,
         json: bool,
         redacted: &mut Redacted,
     ) {
-        if hidden {
-            redacted.add("header");
-            data[range].fill(MASK);
-        } else {
-            self.mask_range(data, range, json, redacted);
+        // Most records hold nothing of interest: all their texts are looked at in one pass, with something between them that is
+        // part of none.
+        let mut all = Vec::with_capacity(data.len());
+        for (range, _) in &texts {
+            all.extend_from_slice(&data[range.clone()]);
+            all.push(0);
         }
-    }
-
-    fn mask_range(&self, data: &mut [u8], range: Range<usize>, json: bool, redacted: &mut Redacted) {
-        for at in self.any.matches(&data[range.clone()]) {
-            let (name, regex) = &self.patterns[at];
-            let found: Vec<Range<usize>> = regex
-                .captures_iter(&data[range.clone()])
-                .filter_map(|c| c.get(1).or_else(|| c.get(0)).map(|m| m.range()))
-                .filter(|found| !found.is_empty())
-                .collect();
-            for found in found {
-                let found = range.start + found.start..range.start + found.end;
-                let found = whole_characters(data, found, &range);
-                let found = if json { whole_escapes(data, found, &range) } else { found };
-                if data[found.clone()].iter().any(|&b| b != MASK) {
-                    redacted.add(name);
-                    data[found].fill(MASK);
+        let found = self.finds(&all);
+        drop(all);
+        for (range, holds) in texts {
+            match holds {
+                Holds::Header => {
+                    if !range.is_empty() {
+                        redacted.add("header");
+                        data[range].fill(MASK);
+                    }
+                    continue;
                 }
+                Holds::Query => self.mask_pairs(data, range.clone(), Context::Query, redacted),
+                Holds::Name | Holds::Text => {}
+            }
+            if found {
+                self.mask_text(data, range, json, redacted);
             }
         }
     }
+
+    /// Masks within one text: as it stands, and with its escapes undone.
+    fn mask_text(&self, data: &mut [u8], range: Range<usize>, json: bool, redacted: &mut Redacted) {
+        if self.any.is_match(&data[range.clone()]) {
+            for (rule, found) in self.found(&data[range.clone()]) {
+                let found = range.start + found.start..range.start + found.end;
+                let found = whole_characters(data, found, &range);
+                let found = if json { whole_escapes(data, found, &range) } else { found };
+                hide(data, &[found], rule, redacted);
+            }
+        }
+        let mut next = data[range.clone()].contains(&b'\\').then_some(range.start);
+        while let Some(at) = next {
+            let (joined, more) = Joined::window(data, at..range.end);
+            self.mask_joined(data, &joined, redacted);
+            next = more;
+        }
+    }
+
+    fn mask_joined(&self, data: &mut [u8], joined: &Joined, redacted: &mut Redacted) {
+        let text = joined.text();
+        if self.any.is_match(text) {
+            for (rule, found) in self.found(text) {
+                let found = whole_characters(text, found, &(0..text.len()));
+                hide(data, &joined.places(found), rule, redacted);
+            }
+        }
+    }
+
+    /// What patterns match in a text, and the values of query keys, with the names of their rules.
+    fn found(&self, text: &[u8]) -> Vec<(&str, Range<usize>)> {
+        let mut found = Vec::new();
+        for at in self.any.matches(text) {
+            match self.patterns.get(at) {
+                Some((name, regex)) => {
+                    let matches = regex.captures_iter(text);
+                    let ranges = matches.filter_map(|c| c.get(1).or_else(|| c.get(0)).map(|m| m.range()));
+                    found
+                        .extend(ranges.filter(|range| !range.is_empty()).map(|range| (name.as_str(), range)));
+                }
+                None => found.extend(self.pairs(text, Context::Text).into_iter().map(|range| (QUERY, range))),
+            }
+        }
+        found
+    }
+
+    fn mask_pairs(&self, data: &mut [u8], range: Range<usize>, context: Context, redacted: &mut Redacted) {
+        for found in self.pairs(&data[range.clone()], context) {
+            let found = range.start + found.start..range.start + found.end;
+            hide(data, &[whole_characters(data, found, &range)], QUERY, redacted);
+        }
+    }
+
+    /// The values of query keys in a text.
+    fn pairs(&self, text: &[u8], context: Context) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        let hides = |name: &[u8]| {
+            let name = query::folded(name);
+            self.queries.contains(&name)
+        };
+        if context == Context::Query {
+            let name = text.iter().take_while(|b| !b"=&#".contains(b)).count();
+            if text.get(name) == Some(&b'=') && hides(&text[..name]) {
+                found.push(query::value(text, name + 1, 0, context));
+            }
+        }
+        let mut at = 0;
+        while let Some(pair) = self.pair.captures_at(text, at) {
+            let (Some(whole), Some(name), Some(equals)) = (pair.get(0), pair.get(1), pair.get(2)) else {
+                break;
+            };
+            at = whole.start() + 1;
+            // Two of them compare something, in a program.
+            if !hides(name.as_bytes()) || context == Context::Text && text.get(whole.end()) == Some(&b'=') {
+                continue;
+            }
+            let level = query::level(whole.as_bytes()).max(query::level(equals.as_bytes()));
+            let value = query::value(text, whole.end(), level, context);
+            at = value.end.max(at);
+            found.push(value);
+        }
+        found.retain(|value| !value.is_empty());
+        found
+    }
+}
+
+/// Masks these places, which one rule has found together.
+fn hide(data: &mut [u8], places: &[Range<usize>], rule: &str, redacted: &mut Redacted) {
+    if places.iter().any(|place| data[place.clone()].iter().any(|&b| b != MASK)) {
+        redacted.add(rule);
+        places.iter().for_each(|place| data[place.clone()].fill(MASK));
+    }
+}
+
+/// Masked text. A mask covers whole characters, so this changes nothing.
+fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
 /// The range, grown to whole characters of UTF-8 where it begins or ends within one.
@@ -298,161 +429,6 @@ fn whole_escapes(data: &[u8], found: Range<usize>, within: &Range<usize>) -> Ran
         at += len;
     }
     start..end
-}
-
-/// The contents of the strings of a JSON document, without their quotes; `true` for those that hold a hidden header.
-fn json_texts(data: &[u8], rules: &Rules) -> Vec<(Range<usize>, bool)> {
-    let mut texts = Vec::new();
-    let (mut at, mut depth) = (0usize, 0usize);
-    // The last string that named a member, and the depth inside which a header's value is hidden.
-    let mut member: Option<Range<usize>> = None;
-    let mut hiding: Option<usize> = None;
-    while let Some(&byte) = data.get(at) {
-        match byte {
-            b'"' => {
-                let start = at + 1;
-                let mut end = start;
-                while let Some(&b) = data.get(end) {
-                    match b {
-                        b'"' => break,
-                        b'\\' => end += 2,
-                        _ => end += 1,
-                    }
-                }
-                let end = end.min(data.len());
-                at = end + 1;
-                let names =
-                    data[at.min(data.len())..].iter().find(|b| !b.is_ascii_whitespace()) == Some(&b':');
-                if names {
-                    member = Some(start..end);
-                    // A name can hold a key too, and hiding it would change the structure; patterns apply.
-                    texts.push((start..end, false));
-                    continue;
-                }
-                let is_key = member.take().is_some_and(|name| &data[name] == b"key");
-                if is_key && rules.hides_attribute(&data[start..end]) {
-                    hiding = Some(depth);
-                    continue;
-                }
-                texts.push((start..end, hiding.is_some()));
-                continue;
-            }
-            b'{' | b'[' => depth += 1,
-            b'}' | b']' => {
-                if hiding.is_some_and(|from| depth <= from) {
-                    hiding = None;
-                }
-                depth = depth.saturating_sub(1);
-            }
-            _ => {}
-        }
-        at += 1;
-    }
-    texts
-}
-
-/// The messages of OTLP that hold text, or hold one that does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Message {
-    Request,
-    OfResource,
-    Resource,
-    OfScope,
-    Scope,
-    Record,
-    Event,
-    Link,
-    Status,
-    KeyValue,
-    Any,
-    ArrayValue,
-    KvList,
-}
-
-enum Child {
-    Message(Message),
-    Text,
-    /// Bytes that are no text: ids.
-    Skip,
-}
-
-impl Message {
-    /// What a field of this message holds. Spans and log records have no number in common that means two different
-    /// kinds of thing, but for 5 and 9: name and body, attributes and trace id.
-    fn child(self, number: u32, bytes: &[u8]) -> Child {
-        use Child::{Message as M, Skip, Text};
-        match (self, number) {
-            (Self::Request, 1) => M(Self::OfResource),
-            (Self::OfResource, 1) => M(Self::Resource),
-            (Self::OfResource, 2) => M(Self::OfScope),
-            (Self::OfScope, 1) => M(Self::Scope),
-            (Self::OfScope, 2) => M(Self::Record),
-            (Self::Resource, 1) | (Self::Scope, 3) | (Self::Event, 3) => M(Self::KeyValue),
-            (Self::Link, 4) => M(Self::KeyValue),
-            (Self::Link, 1 | 2) => Skip,
-            (Self::Record, 1 | 2 | 4 | 10) => Skip,
-            (Self::Record, 5) if is_any(bytes) => M(Self::Any),
-            (Self::Record, 6) => M(Self::KeyValue),
-            (Self::Record, 9) if bytes.len() != 16 || is_pair(bytes) => M(Self::KeyValue),
-            (Self::Record, 9) => Skip,
-            (Self::Record, 11) => M(Self::Event),
-            (Self::Record, 13) => M(Self::Link),
-            (Self::Record, 15) => M(Self::Status),
-            (Self::KeyValue, 2) => M(Self::Any),
-            (Self::Any, 5) => M(Self::ArrayValue),
-            (Self::Any, 6) => M(Self::KvList),
-            (Self::ArrayValue, 1) => M(Self::Any),
-            (Self::KvList, 1) => M(Self::KeyValue),
-            _ => Text,
-        }
-    }
-}
-
-/// Whether these bytes are an `AnyValue` rather than a name.
-fn is_any(bytes: &[u8]) -> bool {
-    let mut fields = Fields::new(bytes);
-    fields.all(|field| field.is_ok_and(|f| (1..=8).contains(&f.number)))
-}
-
-/// Whether these bytes are a `KeyValue` rather than an id.
-fn is_pair(bytes: &[u8]) -> bool {
-    let mut fields = Fields::new(bytes);
-    fields.all(|field| field.is_ok_and(|f| f.number <= 2 && f.value.bytes().is_some()))
-}
-
-/// The ranges of all texts in a message; `true` for those that hold a hidden header.
-fn otlp_texts(
-    rules: &Rules,
-    data: &[u8],
-    range: Range<usize>,
-    message: Message,
-    hidden: bool,
-    depth: usize,
-    out: &mut Vec<(Range<usize>, bool)>,
-) {
-    let base = range.start;
-    let mut at = base;
-    let mut hidden = hidden;
-    for field in Fields::new(&data[range]) {
-        let Ok(field) = field else { return };
-        at += field.raw.len();
-        let Wire::Bytes(bytes) = field.value else { continue };
-        let inner = at - bytes.len()..at;
-        match message.child(field.number, bytes) {
-            Child::Skip => {}
-            Child::Message(child) if depth < DEPTH_MAX => {
-                otlp_texts(rules, data, inner, child, hidden, depth + 1, out);
-            }
-            Child::Message(_) | Child::Text => {
-                let is_key = message == Message::KeyValue && field.number == 1;
-                if is_key && rules.hides_attribute(bytes) {
-                    hidden = true;
-                } else {
-                    out.push((inner, hidden && !is_key));
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]
@@ -533,9 +509,206 @@ mod tests {
     #[test]
     fn urls_lose_the_keys_in_their_query() {
         let mut redacted = Redacted::default();
-        let url = Rules::default().url("https://h/v1/x?a=1&KEY=abc&sig=&b", &mut redacted);
-        assert_eq!(url, "https://h/v1/x?a=1&KEY=***&sig=&b");
-        assert_eq!(redacted.total(), 2);
+        let url = Rules::default()
+            .url("https://h/v1/x?a=1&KEY=a'b\")&sig=&b&api%2Dkey=c&api_key=d#token=e", &mut redacted);
+        assert_eq!(url, "https://h/v1/x?a=1&KEY=*****&sig=&b&api%2Dkey=*&api_key=*#token=*");
+        assert_eq!(redacted.summary(), "query:4");
+    }
+
+    #[test]
+    fn the_values_of_query_keys_go_wherever_a_url_stands() {
+        for (text, expected) in [
+            ("see https://h/a?x=1&token=abc.def, or", "see https://h/a?x=1&token=*******, or"),
+            ("[it](/a?sig=abc%2Bd%26e)!", "[it](/a?sig=***********)!"),
+            ("'https://h/?code=abc' 1", "'https://h/?code=***' 1"),
+            ("/a?Access_Token=abc&b=2", "/a?Access_Token=***&b=2"),
+            ("/a?b=2&amp;key=abc&amp;c=3", "/a?b=2&amp;key=***&amp;c=3"),
+            ("/a?api%252Dkey=abc&%61pikey=def", "/a?api%252Dkey=***&%61pikey=***"),
+            ("/cb#access_token=abc&type=bearer", "/cb#access_token=***&type=bearer"),
+            ("/to?u=https%3A%2F%2Fh%3Fkey%3Dabc%26b%3D1&c", "/to?u=https%3A%2F%2Fh%3Fkey%3D***%26b%3D1&c"),
+            ("/to?u=%253Fkey%253Dabc%2525%2526b&c", "/to?u=%253Fkey%253D********%2526b&c"),
+            (
+                r#"{"u":"https:\/\/h\/?key=ab\u002Bc\u0026b=1"}"#,
+                r#"{"u":"https:\/\/h\/?key=*********\u0026b=1"}"#,
+            ),
+            (r#""{\"u\":\"/a?b\\u0026sig=abc\"}""#, r#""{\"u\":\"/a?b\\u0026sig=***\"}""#),
+            // What compares or only looks similar stays.
+            ("a ? key = b : c; x?key==1; &token", "a ? key = b : c; x?key==1; &token"),
+            ("monkey=1 ?monkey=1 ?keys=2 ?key= &key=&", "monkey=1 ?monkey=1 ?keys=2 ?key= &key=&"),
+        ] {
+            assert_eq!(masked(text, Form::Text).0, expected);
+        }
+    }
+
+    #[test]
+    fn the_query_of_a_url_is_one_where_an_attribute_says_so() {
+        let json = |before: &str, after: &str| {
+            format!(
+                r#"{{"attributes":[{{{before}"key":"url.query"{after}}},{{"key":"other","value":{{"stringValue":"token=a"}}}}]}}"#
+            )
+        };
+        let value = |text: &str| format!(r#""value":{{"stringValue":"{text}"}}"#);
+        for (before, after) in [(true, false), (false, true)] {
+            let place = |text: &str| {
+                let value = value(text);
+                json(
+                    &if before { format!("{value},") } else { String::new() },
+                    &if after { format!(",{value}") } else { String::new() },
+                )
+            };
+            let (text, summary) = masked(&place("token=a b&x=1&sig=c"), Form::Json);
+            assert_eq!((text, summary.as_str()), (place("token=***&x=1&sig=*"), "query:2"));
+        }
+        let pair = |key: &str, value: &str| {
+            let (mut any, mut pair) = (Vec::new(), Vec::new());
+            put_bytes(1, value.as_bytes(), &mut any);
+            // The value stands before its name.
+            put_bytes(2, &any, &mut pair);
+            put_bytes(1, key.as_bytes(), &mut pair);
+            pair
+        };
+        let request = |values: [&str; 5]| {
+            let mut span = Vec::new();
+            for (key, value) in
+                ["url.full", "url.query", "http.url", "http.target", "db.api_key"].iter().zip(values)
+            {
+                put_bytes(9, &pair(key, value), &mut span);
+            }
+            let (mut scope, mut resource, mut out) = (Vec::new(), Vec::new(), Vec::new());
+            put_bytes(2, &span, &mut scope);
+            put_bytes(2, &scope, &mut resource);
+            put_bytes(1, &resource, &mut out);
+            out
+        };
+        let mut data =
+            request(["https://h/?api%2Dkey=abc", "key=abc&b=1", "http://h?a&code=x", "/t?token=x", "abc"]);
+        let mut redacted = Redacted::default();
+        Rules::default().mask(&mut data, Form::Otlp, &mut redacted);
+        assert_eq!(
+            data,
+            request(["https://h/?api%2Dkey=***", "key=***&b=1", "http://h?a&code=*", "/t?token=*", "***"])
+        );
+        assert_eq!(redacted.summary(), "header:1,query:4");
+    }
+
+    #[test]
+    fn the_keys_of_providers_are_found_and_what_looks_similar_is_not() {
+        let hex = "0123456789abcdef0123456789abcdef";
+        let azure = "3Fh2k9LmPq8RsTuVwXyZ0123456789AbCdEfGhIjKlMnOpQrStUvWxYzJQQJ99BCACYeBjFXJ3w3AAABACOG";
+        let account = format!(
+            "{}==",
+            "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeks".repeat(1)
+        );
+        for (before, secret, after) in [
+            ("key ", "sk-proj-Abc_def-0123456789abcdefghij", "."),
+            (r#"{"content":"it is:\n"#, "sk-ant-api03-Abc_def-0123456789abcdefghijAA", r#"\n"}"#),
+            ("%20", "sk-or-v1-0123456789abcdef0123456789abcdef", "%20"),
+            ("x=", "AIzaSyA-0123456789_abcdefghijklmnopqrstu", ""),
+            ("(", "AKIAIOSFODNN7EXAMPLE", ")"),
+            ("", "ghp_0123456789abcdefghijABCDEFGHIJ012345", ""),
+            ("", "github_pat_11ABCDEFG0123456789_abcdef", ""),
+            ("", "xoxb-123456789012-123456789012-abcDEF", ""),
+            ("", "gsk_0123456789abcdefghijABCDEFGHIJ0123456789abcdefghijAB", ""),
+            ("", "hf_0123456789abcdefghijABCDEFGHIJ0123", ""),
+            (
+                "Authorization: Bearer ",
+                "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N_XgL0n3I9PlFUP0THsR8U",
+                "\n",
+            ),
+            (r#""Authorization": "Basic "#, "dXNlcjpwYXNz", "\""),
+            ("api-key: ", hex, "\r\n"),
+            (r#"{\"api_key\": \""#, azure, r#"\"}"#),
+            ("AZURE_OPENAI_API_KEY=", azure, "\n"),
+            ("Ocp-Apim-Subscription-Key: ", hex, ""),
+            (
+                "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=",
+                &account,
+                ";EndpointSuffix=core.windows.net",
+            ),
+            (
+                "Endpoint=sb://x/;SharedAccessKeyName=n;SharedAccessKey=",
+                "0123456789abcdefghijABCDEFGHIJ0123456789abc=",
+                "",
+            ),
+            ("Server=db;User Id=sa;Password=", "hunter2!x", ";"),
+            ("postgres://app:", "s3cr$t", "@db:5432/x"),
+            (
+                "",
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,0A\n\nMIIE+/=\n-----END RSA PRIVATE KEY-----",
+                ".",
+            ),
+        ] {
+            let (text, summary) = masked(&format!("{before}{secret}{after}"), Form::Text);
+            assert_eq!(text, format!("{before}{}{after}", "*".repeat(secret.len())), "{summary}");
+            assert!(!summary.is_empty());
+            // The same as a string of a JSON document.
+            let document = serde_json::to_string(&[format!("{before}{secret}{after}")]).unwrap();
+            let (text, summary) = masked(&document, Form::Json);
+            serde_json::from_str::<Vec<String>>(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            let there = serde_json::to_string(secret).unwrap();
+            assert!(!text.contains(there.trim_matches('"')) && !summary.is_empty(), "{text}");
+        }
+        for open in [
+            "risk-management-framework-for-banks, task-oriented-dialogue-systems, disk-usage-analyzer-for-linux",
+            "the api key is 32 characters long, api_key = settings.production_api_key_of_the_service",
+            "iVBORw0KGgoAAAAAIzaSyA0123456789abcdefghijklmnopqrstuvwAKIAIOSFODNN7EXAMPLE+/",
+            "see https://example.com:8443/a@b, mail to a:b@example.com, sha256:0123456789abcdef0123456789abcdef",
+            "call_abc123 chatcmpl-0123456789abcdefghijABCDEFGHIJ toolu_0123456789abcdefghijABCD msg_0123456789abcdefghij",
+            "Bearer tokens are sent as Authorization: Bearer <token>; Basic auth is base64 of user:password",
+            r"C:\new\table\u0026 and \d+ in a regular expression",
+        ] {
+            assert_eq!(masked(open, Form::Text), (open.to_owned(), String::new()));
+        }
+    }
+
+    #[test]
+    fn a_key_that_comes_in_pieces_is_masked_in_each_of_them() {
+        let piece = |index: u32, text: &str| {
+            format!(
+                "data: {{\"id\":\"c-1\",\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}},\"index\":{index}}}]}}\r\n\r\n"
+            )
+        };
+        let openai = [
+            piece(0, "use s"),
+            piece(1, "näher"),
+            piece(0, "k-proj-0123456789"),
+            piece(1, "-dran"),
+            piece(0, "abcdefghij kein\\n"),
+        ];
+        let anthropic = ["{\\\"api_ke", "y\\\":\\\"0123456789abc", "def0123456789abcdef\\\"}"]
+            .map(|text| format!("event: content_block_delta\ndata:{{\"index\":1,\"delta\":{{\"type\":\"input_json_delta\",\"partial_json\":\"{text}\"}}}}\n\n"));
+        let gemini =
+            "[{\"a\":[{\"text\":\"AKIAIOSF\"}]},\n{\"a\":[{\"text\":\"ODNN7EXAMPLE.\"}]}]".to_owned();
+        let ollama = "{\"message\":{\"content\":\"ghp_0123456789abcdefghij\"}}\n{\"message\":{\"content\":\"ABCDEFGHIJ012345\"}}\n".to_owned();
+        for (body, pieces) in [
+            (openai.concat(), &["sk-proj-0123456789abcdefghij", "k-proj-0123456789", "abcdefghij"][..]),
+            (anthropic.concat(), &["0123456789abc", "def0123456789abcdef"]),
+            (gemini, &["AKIAIOSF", "ODNN7EXAMPLE"]),
+            (ollama, &["ghp_0123456789abcdefghij", "ABCDEFGHIJ012345"]),
+        ] {
+            let (text, summary) = masked(&body, Form::Stream);
+            assert!(pieces.iter().all(|piece| !text.contains(piece)), "{text}");
+            assert_eq!(summary.split(':').nth(1), Some("1"), "it is one secret: {summary}");
+            let unchanged = text.bytes().zip(body.bytes()).all(|(a, b)| a == b || a == b'*');
+            assert!(unchanged && text.len() == body.len());
+            for line in text.lines().filter_map(|line| line.strip_prefix("data:")) {
+                serde_json::from_str::<serde_json::Value>(line).unwrap_or_else(|e| panic!("{line}: {e}"));
+            }
+        }
+        assert!(masked(&openai.concat(), Form::Stream).0.contains("näher"));
+    }
+
+    #[test]
+    fn members_of_a_document_that_are_headers_are_hidden_and_schemas_are_not() {
+        let (text, summary) = masked(
+            r#"{"http":{"headers":{"Authorization":"Basic x","api_key":["a","b"],"cookie":null,"x":"y"}},"properties":{"api_key":{"type":"string"}}}"#,
+            Form::Json,
+        );
+        assert_eq!(
+            text,
+            r#"{"http":{"headers":{"Authorization":"*******","api_key":["*","*"],"cookie":null,"x":"y"}},"properties":{"api_key":{"type":"string"}}}"#
+        );
+        assert_eq!(summary, "header:3");
     }
 
     #[test]
@@ -558,7 +731,7 @@ mod tests {
 
     #[test]
     fn hostile_bytes_are_masked_without_a_panic() {
-        let rules = Rules::parse("pattern any [^z]{2}", "test").unwrap();
+        let rules = Rules::parse("query a\npattern any [^z]{2}", "test").unwrap();
         let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
         for len in 0..300 {
             let mut bytes = |b: &mut u8| {
@@ -567,7 +740,7 @@ mod tests {
             };
             let mut data = vec![0u8; len];
             data.iter_mut().for_each(&mut bytes);
-            for form in [Form::Text, Form::Json, Form::Otlp] {
+            for form in [Form::Text, Form::Json, Form::Otlp, Form::Stream, Form::Pairs] {
                 rules.mask(&mut data.clone(), form, &mut Redacted::default());
             }
         }

@@ -433,7 +433,8 @@ fn the_demo_runs_twice_verifies_and_never_touches_a_log_of_other_things() {
         let line = first.lines().find(|l| l.contains(word)).unwrap();
         line.trim().strip_prefix("precedent ").unwrap().to_owned()
     };
-    assert_eq!(place.run(&format!("{} --json", offered("read --decision"))).ends(0).lines().len(), 10);
+    let record = place.run(&format!("{} --json", offered("show decision-"))).ends(0).json();
+    assert_eq!(record["steps"].as_array().unwrap().len(), 10);
     place.run(&offered("verify --expect")).ends(0);
 
     let busy = Place::new();

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use common::{Place, Running, agent_runs};
+use common::{Place, agent_runs, serve};
 use serde_json::{Value, json};
 
 #[test]
@@ -86,33 +86,6 @@ fn an_imported_run_reads_like_its_story_and_its_middle_knows_nothing_later() {
     }
     assert_eq!(place.run("decisions --json").ends(0).lines().len(), 200);
     assert_eq!(place.run("decisions --json --tag task=3").ends(0).lines().len(), 4);
-}
-
-struct Server {
-    _running: Running,
-    http: String,
-    otlp: String,
-}
-
-fn serve(place: &Place, arguments: &[&str]) -> Server {
-    let mut command = place.command([
-        "--json",
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--otlp-grpc",
-        "off",
-        "--otlp-http",
-        "127.0.0.1:0",
-    ]);
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
-    let mut running = Running(command.spawn().unwrap());
-    let mut line = String::new();
-    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-    let host = |name: &str| said[name].as_str().unwrap_or_default().trim_start_matches("http://").to_owned();
-    let http = host(if said["listening"].is_string() { "listening" } else { "url" });
-    Server { _running: running, http, otlp: host("otlp_http") }
 }
 
 fn post(host: &str, path: &str, media_type: &str, body: &[u8]) -> String {
@@ -345,6 +318,13 @@ fn what_is_hostile_is_shown_and_not_obeyed() {
         );
         assert!(out.contains("\\u{1b}[31mred"), "{out}");
     }
+    // A title stays one short line, however much was decided.
+    let event = json!({"specversion": "1.0", "id": "2", "source": "urn:t", "type": "ai.decision.made", "decisionid": "long",
+        "data": {"decision": "yes\n".repeat(1 << 20)}});
+    place.run_with(["import", "-"], event.to_string().as_bytes()).ends(0);
+    let out = place.run("show long").ends(0).out();
+    assert!(out.len() < 10_000 && out.lines().all(|line| line.len() < 700), "{} bytes", out.len());
+    assert!(out.contains("in full") && out.contains("more characters; --full shows them"), "{out}");
     let short = place.run("show d").out();
     assert!(short.contains("more characters; --full shows them") && short.len() < 10_000, "{}", short.len());
     assert!(place.run("show d --full").out().contains(&"x".repeat(100_000)));
@@ -365,6 +345,10 @@ fn what_is_not_there_ends_with_no_and_what_is_unclear_with_a_question() {
     place.run("show d --at 2001-01-01T00:00:00Z").ends(1).says("nothing was recorded at or before");
     place.run("show d --at 9").ends(1).says("position 9 is not in the log");
     place.run("show d --at yesterday").ends(2).says("RFC 3339");
+    place.run("show d --at -1").ends(2).says("'-1' is not");
+    place.run_with(["show", ""], b"").ends(2).says("nothing is named");
+    place.run("show 99999999999999999999999").ends(1).says("no event has '99999999999999999999999'");
+    place.run("show 7 --as position").ends(1).says("position 7 is not in the log, which holds 2 events");
     place.run("show 1").ends(2).says("--as position");
     assert_eq!(place.run("show 1 --as decision --json").ends(0).json()["key"]["value"], "1");
     assert_eq!(place.run("show 1 --as position --json").ends(0).json()["key"]["value"], "d");
@@ -392,4 +376,45 @@ fn a_reader_that_leaves_is_no_error() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let ended = child.wait_with_output().unwrap();
     assert!(ended.status.success() && ended.stderr.is_empty(), "{}", String::from_utf8_lossy(&ended.stderr));
+}
+
+#[test]
+fn what_is_shown_of_a_run_at_a_position_is_what_a_log_that_ends_there_shows() {
+    let Some(file) = agent_runs() else { return };
+    let runs: Vec<Value> = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let whole = Place::new();
+    let some = whole.write("runs.json", Value::from(runs[..3].to_vec()).to_string());
+    whole.run_with(["import", "--format", "openai-messages", some.to_str().unwrap()], b"").ends(0);
+    let events = whole.run("read --json").ends(0);
+    let events: Vec<&str> = Box::leak(events.out().into_boxed_str()).lines().collect();
+    let cut = Place::new();
+    let mut shown = 0;
+    for (last, event) in events.iter().enumerate() {
+        cut.run_with(["import", "-"], event.as_bytes()).ends(0);
+        for run in ["run/0/0", "run/1/0", "run/2/0"] {
+            let then = whole.run(&format!("show {run} --json --at {last}"));
+            let now = cut.run(&format!("show {run} --json"));
+            assert_eq!(then.code(), now.code(), "{run} at {last}: {}", then.err());
+            if then.code() == 0 {
+                assert_eq!(timeless(then.json()), timeless(now.json()), "{run} at {last}");
+                shown += 1;
+            }
+        }
+    }
+    assert!(shown > events.len(), "{shown} of {}", events.len());
+}
+
+/// A record without what says when the log recorded it, and that a moment was asked for.
+fn timeless(mut value: Value) -> Value {
+    match &mut value {
+        Value::Object(members) => {
+            for name in ["recorded", "asked"] {
+                members.remove(name);
+            }
+            members.values_mut().for_each(|member| *member = timeless(member.take()));
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = timeless(item.take())),
+        _ => {}
+    }
+    value
 }

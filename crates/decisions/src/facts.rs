@@ -1,7 +1,8 @@
 //! Typed builders of the events that people record by hand: a decision, an override, an outcome, and what led to them.
 //!
-//! Each knows its event type and what it cannot do without; [`build`](Fact::build) refuses, by name, what is missing. What has no
-//! setter goes in by [`with`](Fact::with): the data is a JSON object, and nothing of it is lost.
+//! Each knows its event type and what it cannot do without. What identifies the event goes into its constructor; what it says is set by
+//! name, since texts in a row are easily swapped, and a swapped record stays for ever. [`build`](Fact::build) refuses, by its name, what
+//! is missing. What has no setter goes in by [`with`](Fact::with): the data is a JSON object, and nothing of it is lost.
 //!
 //! ```
 //! use precedent_decisions::facts::{Fact, decision, outcome, overridden};
@@ -195,6 +196,12 @@ impl Fact {
     /// The W3C `traceparent` it happened in: joins what telemetry captured.
     pub fn traceparent(mut self, parent: &str) -> Self {
         self.event = self.event.attribute("traceparent", parent);
+        self
+    }
+
+    /// The correlation it belongs to: what one job, request or session has in common.
+    pub fn correlation(mut self, correlation: &str) -> Self {
+        self.event = self.event.attribute("correlationid", correlation);
         self
     }
 

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::key::{By, Key};
 
 /// Bytes an event takes in memory, near enough.
-fn size_of(event: &RecordedEvent) -> usize {
+pub(crate) fn size_of(event: &RecordedEvent) -> usize {
     2 * event.entry.len() + event.event.data().map_or(0, |data| data.len())
 }
 
@@ -28,13 +28,26 @@ pub struct Bounds {
     pub bytes_max: usize,
     /// Events of a decision's stream that are looked at in each direction, since a stream can hold the whole log.
     pub stream_events_max: usize,
+    /// Events of its correlations, and of its traces, that are looked at in each direction: a job can give all its decisions one.
+    pub linked_events_max: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { events_max: 10_000, bytes_max: 256 << 20, stream_events_max: 1_000 }
+        Self {
+            events_max: 10_000,
+            bytes_max: 256 << 20,
+            stream_events_max: STREAM_EVENTS_MAX,
+            linked_events_max: 10_000,
+        }
     }
 }
+
+/// What [`Bounds::stream_events_max`] is unless said.
+pub(crate) const STREAM_EVENTS_MAX: usize = 1_000;
+
+/// Other decisions that are remembered; they are counted, and the first of them named.
+const OTHERS_MAX: usize = 10_000;
 
 /// Terms of one kind that are followed; a record that names more says so.
 const TERMS_MAX: usize = 256;
@@ -49,6 +62,12 @@ pub struct Unreadable {
     pub position: Position,
     /// What is wrong with it.
     pub detail: String,
+}
+
+impl From<precedent_core::Damage> for Unreadable {
+    fn from(damage: precedent_core::Damage) -> Self {
+        Self { position: damage.position, detail: damage.error.message().to_owned() }
+    }
 }
 
 /// Something that was not looked through to its end.
@@ -112,6 +131,19 @@ pub(crate) async fn pages(
     }
 }
 
+/// The two reads that lead away from a position, without one that could find nothing.
+pub(crate) fn both_ways(position: Position, before: Position) -> Vec<Read> {
+    let mut reads = Vec::new();
+    if position.0 > 0 {
+        let direction = Direction::Backward;
+        reads.push(Read { before: Some(position), direction, ..Read::default() });
+    }
+    if position.0 + 1 < before.0 {
+        reads.push(Read { after: Some(position), before: Some(before), ..Read::default() });
+    }
+    reads
+}
+
 /// The first event of a read, and what could not be read before it was found.
 pub(crate) async fn first(
     log: &Log,
@@ -139,14 +171,14 @@ impl Gathered {
             return Ok(all);
         }
         match key.item() {
-            Some(item) => all.take(log, vec![item], key.by, before, bounds, |_| true).await?,
+            Some(item) => all.take(log, vec![item], key.by, before, bounds).await?,
             None => {
                 let position: Position = key.value.parse()?;
                 all.alone(log, position, before).await?;
             }
         }
         let named = |all: &Self| -> BTreeSet<String> {
-            all.members.values().filter_map(|m| By::Decision.of(&m.event).map(str::to_owned)).collect()
+            all.members.values().filter_map(|m| decision_of(&m.event).map(str::to_owned)).collect()
         };
         all.decisions = match key.by {
             By::Decision => BTreeSet::from([key.value.clone()]),
@@ -156,7 +188,7 @@ impl Gathered {
             && let [one] = &all.decisions.iter().cloned().collect::<Vec<_>>()[..]
             && let Some(item) = Key::new(By::Decision, one).item()
         {
-            all.take(log, vec![item], By::Decision, before, bounds, |_| true).await?;
+            all.take(log, vec![item], By::Decision, before, bounds).await?;
         }
         let mine = all.decisions.clone();
         for by in [By::Correlation, By::Trace] {
@@ -180,8 +212,19 @@ impl Gathered {
             }
             let items: Vec<QueryItem> =
                 terms.into_iter().take(TERMS_MAX).filter_map(|value| Key::new(by, value).item()).collect();
-            if !items.is_empty() {
-                all.take(log, items, by, before, bounds, |event| not_of_another(event, &mine)).await?;
+            // From the decision outwards or, where none is named, from what names the key.
+            let last = all.last_of(&mine).or_else(|| all.members.keys().next_back().copied());
+            if let Some(last) = last.filter(|_| !items.is_empty()) {
+                let left =
+                    all.around(log, items, by, last, before, bounds, bounds.linked_events_max, &mine).await?;
+                for (side, at) in left {
+                    all.left_out.push(LeftOut {
+                            by,
+                            detail: format!(
+                                "its {by} goes on {side} position {at}: what is there and names no decision is not shown"
+                            ),
+                        });
+                }
             }
         }
         if !mine.is_empty() && key.by != By::Stream {
@@ -220,52 +263,73 @@ impl Gathered {
     ) -> Result<()> {
         let mut streams: BTreeMap<String, Position> = BTreeMap::new();
         for member in self.members.values() {
-            let is_mine = By::Decision.of(&member.event).is_some_and(|id| mine.contains(id));
+            let is_mine = decision_of(&member.event).is_some_and(|id| mine.contains(id));
             if let Some(stream) = member.event.event.stream().filter(|_| is_mine) {
                 streams.insert(stream.to_owned(), member.event.position);
             }
         }
         for (stream, last) in streams.into_iter().take(TERMS_MAX) {
-            let query = Query::stream(stream.as_str());
-            let there = [
-                Read { before: Some(last), direction: Direction::Backward, ..Read::matching(query.clone()) },
-                Read { after: Some(last), before: Some(before), ..Read::matching(query) },
-            ];
-            for mut read in there {
-                if read.before.is_some_and(|end| end.0 <= read.after.map_or(0, |after| after.0 + 1)) {
-                    continue;
-                }
-                read.limit = Some(PAGE_EVENTS);
-                let (mut looked_at, mut cut) = (0, None);
-                let backward = read.direction == Direction::Backward;
-                let left_at = pages(log, read, |page| {
-                    looked_at += page.events.len();
-                    self.damaged(page.damaged);
-                    for event in page.events {
-                        if self.is_full(bounds) {
-                            cut = Some(event.position);
-                            return false;
-                        }
-                        match not_of_another(&event, mine) {
-                            true => self.put(event, By::Stream),
-                            false => self.notice(&event),
-                        }
-                    }
-                    looked_at < bounds.stream_events_max
-                })
+            let items = Query::stream(stream.as_str()).items;
+            let left = self
+                .around(log, items, By::Stream, last, before, bounds, bounds.stream_events_max, mine)
                 .await?;
-                if let Some(at) = cut.or(left_at) {
-                    let side = if backward { "before" } else { "after" };
-                    self.left_out.push(LeftOut {
-                        by: By::Stream,
-                        detail: format!(
-                            "stream '{stream}' goes on {side} position {at}: what is there and names no decision is not shown"
-                        ),
-                    });
-                }
+            for (side, at) in left {
+                self.left_out.push(LeftOut {
+                    by: By::Stream,
+                    detail: format!(
+                        "stream '{stream}' goes on {side} position {at}: what is there and names no decision is not shown"
+                    ),
+                });
             }
         }
         Ok(())
+    }
+
+    /// The last event that names one of these decisions.
+    fn last_of(&self, mine: &BTreeSet<String>) -> Option<Position> {
+        let is_mine = |member: &&Member| decision_of(&member.event).is_some_and(|id| mine.contains(id));
+        self.members.values().rev().find(is_mine).map(|member| member.event.position)
+    }
+
+    /// Takes what matches and names no other decision, from a position outwards; answers where it stopped, if before the end.
+    #[allow(clippy::too_many_arguments, reason = "what, where from, and how far")]
+    async fn around(
+        &mut self,
+        log: &Log,
+        items: Vec<QueryItem>,
+        by: By,
+        from: Position,
+        before: Position,
+        bounds: Bounds,
+        events_max: usize,
+        mine: &BTreeSet<String>,
+    ) -> Result<Vec<(&'static str, Position)>> {
+        let query = Query { items };
+        let limit = Some(PAGE_EVENTS.min(events_max.max(1)));
+        let mut left = Vec::new();
+        for read in both_ways(from, before) {
+            let read = Read { query: query.clone(), limit, ..read };
+            let (mut looked_at, mut cut) = (0, None);
+            let side = if read.direction == Direction::Backward { "before" } else { "after" };
+            let left_at = pages(log, read, |page| {
+                looked_at += page.events.len();
+                self.damaged(page.damaged);
+                for event in page.events {
+                    if self.is_full(bounds) {
+                        cut = Some(event.position);
+                        return false;
+                    }
+                    match not_of_another(&event, mine) {
+                        true => self.put(event, by),
+                        false => self.notice(&event),
+                    }
+                }
+                looked_at < events_max
+            })
+            .await?;
+            left.extend(cut.or(left_at).map(|at| (side, at)));
+        }
+        Ok(left)
     }
 
     /// Takes what matches, as far as there is room.
@@ -276,7 +340,6 @@ impl Gathered {
         by: By,
         before: Position,
         bounds: Bounds,
-        belongs: impl Fn(&RecordedEvent) -> bool,
     ) -> Result<()> {
         if self.is_full(bounds) {
             self.left_out.push(LeftOut {
@@ -295,10 +358,7 @@ impl Gathered {
                     return false;
                 }
                 last = Some(event.position);
-                match belongs(&event) {
-                    true => self.put(event, by),
-                    false => self.notice(&event),
-                }
+                self.put(event, by);
             }
             !self.is_full(bounds)
         })
@@ -318,8 +378,8 @@ impl Gathered {
 
     /// Remembers which other decisions are near, a bounded number of them.
     fn notice(&mut self, event: &RecordedEvent) {
-        if self.others.len() < TERMS_MAX
-            && let Some(id) = By::Decision.of(event)
+        if self.others.len() < OTHERS_MAX
+            && let Some(id) = decision_of(event)
         {
             self.others.insert(id.to_owned());
         }
@@ -352,15 +412,21 @@ impl Gathered {
     }
 }
 
-/// Whether an event names no decision, or one of these; without any, every event may belong.
-fn not_of_another(event: &RecordedEvent, mine: &BTreeSet<String>) -> bool {
-    mine.is_empty() || By::Decision.of(event).is_none_or(|id| mine.contains(id))
+/// Whether an event names no decision, or one of these.
+pub(crate) fn not_of_another(event: &RecordedEvent, mine: &BTreeSet<String>) -> bool {
+    decision_of(event).is_none_or(|id| mine.contains(id))
 }
 
-/// The position of the last event that was recorded at or before a moment and can be read; none if there is none.
-pub(crate) async fn last_at(log: &Log, time: Time, size: u64) -> Result<Option<Position>> {
+/// The decision an event names. An empty name can be recorded, and names none.
+pub(crate) fn decision_of(event: &RecordedEvent) -> Option<&str> {
+    By::Decision.of(event).filter(|id| !id.is_empty())
+}
+
+/// The position of the last event that was recorded at or before a moment and can be read, if there is one; and the damaged ones
+/// behind it, which may have been recorded by then or later.
+pub(crate) async fn last_at(log: &Log, time: Time, size: u64) -> Result<(Option<Position>, Vec<Unreadable>)> {
     if size == 0 {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
     let until = Time::from_micros(time.as_micros().saturating_add(1))
         .map_err(|_: Error| Error::invalid("the year 9999 is the last that can be asked for"))?;
@@ -371,5 +437,8 @@ pub(crate) async fn last_at(log: &Log, time: Time, size: u64) -> Result<Option<P
         ..Read::default()
     };
     // A damaged event may have been recorded later, so that it bounds nothing.
-    Ok(first(log, read).await?.0.map(|event| event.position))
+    let (last, damaged) = first(log, read).await?;
+    let last = last.map(|event| event.position);
+    let behind = damaged.into_iter().filter(|damage| last.is_none_or(|last| damage.position > last));
+    Ok((last, behind.map(Unreadable::from).collect()))
 }

@@ -8,6 +8,7 @@
 //! | [`story`] | the record as people read it, line by line |
 //! | [`live`] | which version of a model, prompt or policy was live at a position |
 //! | [`list`] | lists decisions, newest first, page by page |
+//! | `belonging` | what was said of a decision, found as a record finds it, within the bounds of a row |
 //! | [`facts`] | typed builders of the events that people record by hand |
 //! | [`text`] | recorded text that is safe to show |
 //!
@@ -15,6 +16,7 @@
 //! of events at or before it, and of nothing else: every read has that bound. What was not recorded is absent, and no zero
 //! stands in its place. What could not be read, or was left out for its size, is named.
 
+mod belonging;
 pub mod facts;
 pub mod gather;
 pub mod key;

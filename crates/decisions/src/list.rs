@@ -14,7 +14,8 @@ use precedent_core::{
 };
 use serde::Serialize;
 
-use crate::gather::{Unreadable, first, pages};
+use crate::belonging::{Belonging, keys_of};
+use crate::gather::{Unreadable, first};
 use crate::key::{By, Key};
 use crate::record::headline;
 use crate::types;
@@ -27,8 +28,6 @@ pub const LIMIT_MAX: usize = 1_000;
 pub const LOOKED_AT_MAX: usize = 10_000;
 /// Rows a page looks up, at most: those it lists, and those it finds to stand elsewhere.
 const LOOKUPS_MAX: usize = 400;
-/// Events of a row that are read; more are said to be there.
-const ROW_EVENTS: usize = 64;
 /// Candidates of one read.
 const CANDIDATES: usize = 64;
 
@@ -158,7 +157,7 @@ pub struct Entry {
     pub outcomes: Vec<Remark>,
     /// Feedback.
     pub feedback: Vec<Remark>,
-    /// Whether there are more of them than were read.
+    /// Whether there may be more of them: the row has more events than were looked at.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub more: bool,
 }
@@ -211,11 +210,7 @@ pub async fn list(log: &Log, filter: &Filter) -> Result<Listing> {
     let (mut looked_at, mut lookups) = (0, 0);
     loop {
         let page = log.page(&read).await?;
-        listing.unreadable.extend(
-            page.damaged
-                .into_iter()
-                .map(|d| Unreadable { position: d.position, detail: d.error.message().to_owned() }),
-        );
+        listing.unreadable.extend(page.damaged.into_iter().map(Unreadable::from));
         for candidate in page.events {
             if looked_at >= LOOKED_AT_MAX
                 || lookups >= LOOKUPS_MAX.max(limit)
@@ -229,10 +224,8 @@ pub async fn list(log: &Log, filter: &Filter) -> Result<Listing> {
             if !filter.outcomes.iter().all(|wanted| wanted.matches(&candidate)) {
                 continue;
             }
-            lookups += 1;
-            listing
-                .decisions
-                .extend(row(log, filter, &item, &candidate, size, &mut listing.unreadable).await?);
+            let Listing { decisions, unreadable, .. } = &mut listing;
+            lookups += rows(log, filter, &item, &candidate, size, decisions, unreadable).await?;
         }
         let Some(covered) = page.next.filter(|covered| covered.0 > 0) else { return Ok(listing) };
         read = read.continued(covered);
@@ -266,44 +259,106 @@ async fn candidates(log: &Log, filter: &Filter, size: u64) -> Result<QueryItem> 
     Ok(QueryItem { types, tags: filter.tags.clone(), ..QueryItem::default() })
 }
 
-/// The row that stands at this event, if one does.
-async fn row(
+/// Adds the rows that stand at this event; answers how many were looked up.
+async fn rows(
     log: &Log,
     filter: &Filter,
     item: &QueryItem,
     candidate: &RecordedEvent,
     size: u64,
+    decisions: &mut Vec<Entry>,
     unreadable: &mut Vec<Unreadable>,
-) -> Result<Option<Entry>> {
-    let key = Key::of(candidate);
-    let by_outcome = !filter.outcomes.is_empty();
-    let (events, more) = match key.item() {
-        None => (vec![candidate.clone()], false),
-        Some(of_key) => {
-            let mut types: Vec<String> = ANCHORS.iter().map(|&name| name.to_owned()).collect();
-            types.extend(filter.types.iter().filter(|t| !ANCHORS.contains(&t.as_str())).cloned());
-            let read = Read {
-                before: Some(Position(size)),
-                limit: Some(ROW_EVENTS),
-                ..Read::matching(Query { items: vec![QueryItem { types, ..of_key }] })
-            };
-            let mut events: Vec<RecordedEvent> = Vec::new();
-            let left = pages(log, read, |page| {
-                events.extend(page.events);
-                for damage in page.damaged {
-                    if unreadable.iter().all(|one| one.position != damage.position) {
-                        let detail = damage.error.message().to_owned();
-                        unreadable.push(Unreadable { position: damage.position, detail });
-                    }
-                }
-                events.len() < ROW_EVENTS
-            })
-            .await?;
-            // What names a stronger key is a row of its own.
-            events.retain(|event| Key::of(event) == key);
-            (events, left.is_some())
+) -> Result<usize> {
+    if filter.outcomes.is_empty() {
+        let key = Key::of(candidate);
+        decisions.extend(row(log, filter, item, candidate, key, size, unreadable).await?.entry);
+        return Ok(1);
+    }
+    // An outcome that names no decision can belong to several, by their correlation, trace or stream.
+    let keys = keys_of(log, candidate, Position(size)).await?;
+    let (mut looked_up, mut belongs) = (0, false);
+    for key in keys {
+        let found = row(log, filter, item, candidate, key, size, unreadable).await?;
+        looked_up += 1;
+        belongs |= found.has_candidate;
+        decisions.extend(found.entry.filter(|_| found.is_first));
+    }
+    // One of a decision that never was is kept, and stands by itself.
+    if !belongs {
+        let key = Key::of(candidate);
+        let found = row(log, filter, item, candidate, key, size, unreadable).await?;
+        looked_up += 1;
+        // An earlier one with its name stands for both, unless that is told with a decision.
+        let mut alone = None;
+        for other in found.earlier {
+            looked_up += 1;
+            if !is_told_with_a_decision(log, filter, &other, size).await? {
+                alone = Some(other.position);
+                break;
+            }
         }
-    };
+        decisions.extend(found.entry.filter(|_| alone.is_none()));
+    }
+    Ok(looked_up)
+}
+
+/// Whether an outcome belongs to a row of a decision.
+async fn is_told_with_a_decision(
+    log: &Log,
+    filter: &Filter,
+    outcome: &RecordedEvent,
+    size: u64,
+) -> Result<bool> {
+    for key in keys_of(log, outcome, Position(size)).await? {
+        let belonging = Belonging::of(log, &key, outcome, kinds(filter), Position(size)).await?;
+        if belonging.events.contains_key(&outcome.position) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The types that are read of a row.
+fn kinds(filter: &Filter) -> Vec<String> {
+    let others = filter.types.iter().filter(|name| !ANCHORS.contains(&name.as_str()));
+    ANCHORS.iter().map(|&name| name.to_owned()).chain(others.cloned()).collect()
+}
+
+/// What was found where an event may belong to a row.
+struct Found {
+    /// Whether it does.
+    has_candidate: bool,
+    /// Whether none before it is found by the same outcome.
+    is_first: bool,
+    /// Those of them that have no stronger name than the row's.
+    earlier: Vec<RecordedEvent>,
+    /// The row, if it stands at this event; by an outcome, also where it is not the first.
+    entry: Option<Entry>,
+}
+
+/// The row of this key, if it stands at this event.
+async fn row(
+    log: &Log,
+    filter: &Filter,
+    item: &QueryItem,
+    candidate: &RecordedEvent,
+    key: Key,
+    size: u64,
+    unreadable: &mut Vec<Unreadable>,
+) -> Result<Found> {
+    let by_outcome = !filter.outcomes.is_empty();
+    let belonging = Belonging::of(log, &key, candidate, kinds(filter), Position(size)).await?;
+    for one in belonging.unreadable {
+        if unreadable.iter().all(|other| other.position != one.position) {
+            unreadable.push(one);
+        }
+    }
+    let has_candidate = belonging.events.contains_key(&candidate.position);
+    let not_here = Ok(Found { has_candidate, is_first: false, earlier: Vec::new(), entry: None });
+    let (more, own_more) = (belonging.more, belonging.own_more);
+    let events: Vec<RecordedEvent> = belonging.events.into_values().collect();
+    // A row stands at what names its key; what belongs to it by another name is told in it.
+    let own = |event: &&RecordedEvent| Key::of(event) == key;
     let is_made = |event: &RecordedEvent| event.event.event_type() == types::DECISION;
     let in_time = |event: &RecordedEvent| {
         filter.since.is_none_or(|since| event.recorded >= since)
@@ -316,10 +371,24 @@ async fn row(
                 false => in_time(event),
             }
     };
-    let made = events.iter().find(|event| is_made(event));
-    let of_decision = (!by_outcome).then(|| events.iter().filter(|e| is_made(e)).find(matches)).flatten();
-    let first_match = of_decision.or_else(|| events.iter().find(matches));
-    let stands_here = match (first_match, more) {
+    let made = events.iter().filter(own).find(|event| is_made(event));
+    let first_match = match by_outcome {
+        true => events.iter().find(matches),
+        false => {
+            let of_decision = events.iter().filter(own).filter(|e| is_made(e)).find(matches);
+            of_decision.or_else(|| events.iter().filter(own).find(matches))
+        }
+    };
+    let is_first = first_match.is_none_or(|event| event.position == candidate.position);
+    let earlier: Vec<RecordedEvent> = match by_outcome {
+        true => {
+            let earlier = events.iter().take_while(|event| event.position < candidate.position);
+            earlier.filter(own).filter(matches).cloned().collect()
+        }
+        false => Vec::new(),
+    };
+    let stands_here = match (first_match, own_more) {
+        _ if by_outcome && has_candidate => true,
         (Some(event), _) => event.position == candidate.position,
         // Too much lies before it to have been read: the first of its kind stands for all.
         (None, true) => match key.item() {
@@ -334,7 +403,7 @@ async fn row(
         (None, false) => false,
     };
     if !stands_here {
-        return Ok(None);
+        return not_here;
     }
     if by_outcome {
         let anchor = made.unwrap_or(candidate);
@@ -343,20 +412,20 @@ async fn row(
         let typed =
             types.is_empty() || events.iter().any(|e| types.iter().any(|t| t == e.event.event_type()));
         if !in_time(anchor) || !typed || !filter.tags.iter().all(tagged) {
-            return Ok(None);
+            return not_here;
         }
     }
     if let Some(model) = &filter.model
         && !names_model(log, &key, &events, model, size).await?
     {
-        return Ok(None);
+        return not_here;
     }
     let anchor = made.unwrap_or(candidate);
     let remarks = |kind: &str| -> Vec<Remark> {
         events.iter().filter(|event| event.event.event_type() == kind).map(remark).collect()
     };
     let event_type = anchor.event.event_type().to_owned();
-    Ok(Some(Entry {
+    let entry = Entry {
         position: anchor.position,
         recorded: anchor.recorded.to_string(),
         stream: anchor.event.stream().map(str::to_owned),
@@ -366,10 +435,11 @@ async fn row(
         overrides: remarks(types::OVERRIDE),
         outcomes: remarks(types::OUTCOME),
         feedback: remarks(types::FEEDBACK),
-        key,
+        key: key.clone(),
         event_type,
         more,
-    }))
+    };
+    Ok(Found { has_candidate, is_first, earlier, entry: Some(entry) })
 }
 
 fn remark(event: &RecordedEvent) -> Remark {

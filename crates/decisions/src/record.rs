@@ -111,11 +111,17 @@ pub struct Record {
     pub steps: Vec<Step>,
     /// Sums over the calls of models.
     pub totals: Totals,
-    /// What its events name besides: correlations, traces, streams.
+    /// What its events name besides: correlations, traces, streams; the first 64.
     pub also: Vec<Key>,
-    /// Other decisions in the same correlation, trace or stream; they are not shown.
+    /// How many more its events name.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub also_more: usize,
+    /// Other decisions in the same correlation, trace or stream; they are not shown. The first 256.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
+    /// How many more there are where events were looked at; 10,000 in all are counted.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub others_more: usize,
     /// Events that could not be read. They may or may not belong.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub unreadable: Vec<Unreadable>,
@@ -427,16 +433,28 @@ pub async fn show(log: &Log, ask: &Ask) -> Result<Shown> {
         ));
     }
     let size = log.head().await?.size;
+    let mut behind = Vec::new();
     let before = match ask.at {
         None => size,
         Some(At::Position(position)) if position.0 >= size => {
             return Ok(Nothing::shown(beyond(position, size).message()));
         }
         Some(At::Position(position)) => position.0 + 1,
-        Some(At::Time(time)) => match last_at(log, time, size).await? {
-            Some(position) => position.0 + 1,
-            None => return Ok(Nothing::shown(format!("nothing was recorded at or before {time}"))),
-        },
+        Some(At::Time(time)) => {
+            let (last, damaged) = last_at(log, time, size).await?;
+            behind = damaged;
+            for one in &mut behind {
+                one.detail.push_str(&format!("; it may have been recorded by {time}, or later"));
+            }
+            match last {
+                Some(position) => position.0 + 1,
+                None => {
+                    let what = if behind.is_empty() { "nothing" } else { "nothing that can be read" };
+                    let message = format!("{what} was recorded at or before {time}");
+                    return Ok(Shown::Nothing(Nothing { message, unreadable: behind }));
+                }
+            }
+        }
     };
     if before == 0 {
         return Ok(Nothing::shown("the log is empty"));
@@ -449,8 +467,12 @@ pub async fn show(log: &Log, ask: &Ask) -> Result<Shown> {
         Found::Unreadable(position, detail) => {
             (Key::at(position), Some(position), vec![Unreadable { position, detail }])
         }
-        Found::Nothing(nothing) => return Ok(Shown::Nothing(nothing)),
+        Found::Nothing(mut nothing) => {
+            nothing.unreadable.extend(behind);
+            return Ok(Shown::Nothing(nothing));
+        }
     };
+    unreadable.extend(behind);
     let mut gathered = Gathered::of(log, &key, before, ask.bounds).await?;
     unreadable.retain(|one| !gathered.unreadable.contains_key(&one.position));
     gathered.unreadable.extend(unreadable.into_iter().map(|one| (one.position, one.detail)));
@@ -494,13 +516,10 @@ async fn found(log: &Log, ask: &Ask, before: Position) -> Result<Found> {
             named = Some(key);
             break;
         }
-        unreadable.extend(
-            damaged
-                .into_iter()
-                .map(|d| Unreadable { position: d.position, detail: d.error.message().to_owned() }),
-        );
+        unreadable.extend(damaged.into_iter().map(Unreadable::from));
     }
     let number = wanted(By::Position) && is_position(&ask.what);
+    // A number that no position can be is a name like any other.
     let position = if number { ask.what.parse::<Position>().ok() } else { None };
     match (named, position) {
         (Some(key), Some(position)) if position < before => Err(Error::invalid(format!(
@@ -526,12 +545,17 @@ async fn found(log: &Log, ask: &Ask, before: Position) -> Result<Found> {
         }
         _ => {
             let what = match ask.by {
-                Some(By::Position) | None if number && ask.at.is_none() => {
-                    format!(
-                        "'{shown}' is no decision, correlation, trace or stream, and {}",
-                        beyond(position.unwrap_or_default(), before.0).message()
-                    )
+                Some(By::Position) | None if position.is_some() && ask.at.is_none() => {
+                    let beyond = beyond(position.unwrap_or_default(), before.0);
+                    match ask.by {
+                        Some(_) => beyond.message().to_owned(),
+                        None => {
+                            let beyond = beyond.message();
+                            format!("'{shown}' is no decision, correlation, trace or stream, and {beyond}")
+                        }
+                    }
                 }
+                Some(By::Position) => format!("'{shown}' is not the position of an event{moment}"),
                 Some(by) => format!("no event{moment} names the {by} '{shown}'"),
                 None => {
                     format!("no event{moment} has '{shown}' as its decision, correlation, trace or stream")
@@ -544,6 +568,15 @@ async fn found(log: &Log, ask: &Ask, before: Position) -> Result<Found> {
     }
 }
 
+/// How many of what its events name besides a record names, and of the other decisions near it.
+const ALSO_MAX: usize = 64;
+const OTHERS_SHOWN: usize = 256;
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it so")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 impl Record {
     fn of(log: &Log, key: Key, opened: Option<Position>, as_of: AsOf, gathered: Gathered) -> Self {
         let Gathered { members, unreadable, left_out, decisions, others, .. } = gathered;
@@ -552,7 +585,9 @@ impl Record {
         also.dedup();
         also.retain(|other| *other != key);
         // A session of proxied calls names thousands; they are reached by the steps.
-        also.truncate(64);
+        let also_more = also.len().saturating_sub(ALSO_MAX);
+        also.truncate(ALSO_MAX);
+        let others_more = others.len().saturating_sub(OTHERS_SHOWN);
         let members: Vec<Member> = members.into_values().collect();
         let steps = steps(&members);
         let mut record = Self {
@@ -566,7 +601,9 @@ impl Record {
             totals: Totals::of(&steps),
             steps,
             also,
-            others: others.into_iter().collect(),
+            also_more,
+            others: others.into_iter().take(OTHERS_SHOWN).collect(),
+            others_more,
             unreadable: unreadable
                 .into_iter()
                 .map(|(position, detail)| Unreadable { position, detail })
@@ -618,7 +655,10 @@ impl Record {
         }
         if !self.others.is_empty() {
             let names: Vec<&str> = self.others.iter().take(5).map(String::as_str).collect();
-            let more = if self.others.len() > 5 { ", and others" } else { "" };
+            let more = match self.others.len() + self.others_more - names.len() {
+                0 => String::new(),
+                more => format!(", and {more} more"),
+            };
             notes.push(format!(
                 "events of other decisions name the same correlation, trace or stream and are not shown: {}{more}",
                 names.join(", ")

@@ -1,6 +1,6 @@
 //! A record as people read it: lines, each with its position, the same on a terminal and in a page.
 //!
-//! Nothing is shortened here and nothing escaped: whoever shows a line does both. A line is [`Line::detail`] if a reader asks for it
+//! No line is shortened here and nothing escaped: whoever shows a line does both. A line is [`Line::detail`] if a reader asks for it
 //! rather than reads it.
 
 use std::borrow::Cow;
@@ -10,7 +10,10 @@ use precedent_capture::view::{Activity, CallError, Message, Missing, ModelCall, 
 use precedent_core::Position;
 
 use crate::key::By;
-use crate::record::{Content, Record, Said, Step, StepKind, Sum, duration_us, first_output_us};
+use crate::record::{Content, Record, Said, Step, StepKind, Sum, duration_us, first_output_us, shortened};
+
+/// Characters of a title.
+const TITLE_CHARS: usize = 300;
 
 /// What a line is, for colours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub struct Line<'a> {
 pub struct Scene<'a> {
     /// The step it shows.
     pub step: &'a Step,
-    /// In a few words.
+    /// In a few words, on one line.
     pub title: String,
     /// By what it belongs, if that is not what the record is of.
     pub by: Option<By>,
@@ -147,6 +150,17 @@ impl Record {
             line.detail = self.also.len() > 6;
             lines.push(line);
         }
+        if self.also.len() > 6 {
+            let count = self.also.len() + self.also_more;
+            lines.push(about(None, "names", format!("{count} correlations, traces and streams besides")));
+        }
+        if self.also_more > 0 {
+            let text =
+                format!("{} correlations, traces and streams more, which its events name", self.also_more);
+            let mut line = warning(None, "not shown", text);
+            line.detail = true;
+            lines.push(line);
+        }
         for note in &self.notes {
             lines.push(warning(None, "note", note.as_str()));
         }
@@ -161,7 +175,7 @@ impl Record {
 
     fn scene<'a>(&'a self, step: &'a Step) -> Scene<'a> {
         let mut lines = Vec::new();
-        let title = match &step.content {
+        let mut title = match &step.content {
             Content::Call { call, .. } => {
                 self.call(step, call, &mut lines);
                 call_title(call)
@@ -184,6 +198,11 @@ impl Record {
             Content::Empty(_) => "no data".to_owned(),
             Content::Erased(_) => "its data has been erased".to_owned(),
         };
+        // A title is a short line; one that is not stands below it too, as it was recorded.
+        let short = shortened(&title.replace(['\n', '\r', '\t'], " "), TITLE_CHARS);
+        if short != title {
+            lines.insert(0, content(step.position, "in full", std::mem::replace(&mut title, short)));
+        }
         for note in &step.notes {
             lines.push(warning(Some(step.position), "note", note.as_str()));
         }

@@ -1,11 +1,9 @@
 //! What a record holds, what it does not, and what it says about both.
 
-mod damaged;
+mod support;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use damaged::Damaged;
 use precedent_capture::Rules;
 use precedent_capture::otlp::{self, Encoding, Signal};
 use precedent_capture::view::Missing;
@@ -14,56 +12,10 @@ use precedent_decisions::facts;
 use precedent_decisions::gather::Bounds;
 use precedent_decisions::list::{Filter, list};
 use precedent_decisions::record::{Content, StepKind};
-use precedent_decisions::{Ask, At, By, Key, Record, Shown, show};
+use precedent_decisions::{Ask, By, Key, Record, Shown, show};
 use serde_json::{Value, json};
-
-fn log() -> Log {
-    Log::new(Arc::new(MemoryStore::new()), LogName::default())
-}
-
-/// A log whose clock goes one second an append, from 2026-01-01T00:00:01Z.
-fn ticking() -> Log {
-    let start = Time::parse("2026-01-01T00:00:00Z").unwrap().as_micros();
-    let count = AtomicU64::new(0);
-    let clock =
-        move || Time::from_micros(start + 1_000_000 * (1 + count.fetch_add(1, Ordering::SeqCst))).unwrap();
-    Log::new(Arc::new(MemoryStore::with_clock(Arc::new(clock))), LogName::default())
-}
-
-async fn put(log: &Log, event: Event) -> Position {
-    log.append(event).await.unwrap().events[0].position
-}
-
-fn event(id: &str, event_type: &str, decision: Option<&str>, data: Value) -> Event {
-    let mut event = Event::builder("urn:test", id, event_type).json(&data);
-    if let Some(decision) = decision {
-        event = event.attribute("decisionid", decision);
-    }
-    event.build().unwrap()
-}
-
-async fn asked(log: &Log, ask: Ask) -> Record {
-    match show(log, &ask).await.unwrap() {
-        Shown::Record(record) => *record,
-        Shown::Nothing(nothing) => panic!("{}", nothing.message),
-    }
-}
-
-async fn of(log: &Log, what: &str) -> Record {
-    asked(log, Ask { what: what.into(), ..Ask::default() }).await
-}
-
-async fn at(log: &Log, what: &str, at: &str) -> Record {
-    asked(log, Ask { what: what.into(), at: Some(at.parse().unwrap()), ..Ask::default() }).await
-}
-
-async fn nothing(log: &Log, what: &str, at: Option<&str>) -> String {
-    let at = at.map(|at| at.parse::<At>().unwrap());
-    match show(log, &Ask { what: what.into(), at, ..Ask::default() }).await.unwrap() {
-        Shown::Record(record) => panic!("{record:#?}"),
-        Shown::Nothing(nothing) => nothing.message,
-    }
-}
+use support::watched::Watched;
+use support::{asked, at, event, log, nothing, of, put, ticking, ticking_store};
 
 fn positions(record: &Record) -> Vec<u64> {
     record.steps.iter().flat_map(|step| step.events.iter().map(|event| event.position.0)).collect()
@@ -157,7 +109,7 @@ async fn nothing_later_than_the_moment_is_known_even_as_an_absence() {
     assert!(
         nothing(&log, "d", Some("99")).await.contains("position 99 is not in the log, which holds 11 events")
     );
-    assert_eq!(nothing(&self::log(), "d", None).await, "the log is empty");
+    assert_eq!(nothing(&support::log(), "d", None).await, "the log is empty");
 }
 
 #[tokio::test]
@@ -323,8 +275,7 @@ async fn data_that_is_no_json_and_data_that_is_not_there_are_told_apart() {
 
 #[tokio::test]
 async fn an_event_that_fails_its_check_is_named_with_the_record_and_hides_no_other() {
-    let store = Damaged::new(8);
-    let log = Log::new(Arc::new(store), LogName::default());
+    let log = Log::new(Arc::new(Watched::damaged(8, MemoryStore::new())), LogName::default());
     a_story(&log).await;
     let record = of(&log, "d").await;
     assert_eq!(positions(&record), [3, 4, 7, 9, 10]);
@@ -337,6 +288,73 @@ async fn an_event_that_fails_its_check_is_named_with_the_record_and_hides_no_oth
     // The row it belongs to says so.
     let listing = list(&log, &Filter::default()).await.unwrap();
     assert_eq!(listing.unreadable.iter().map(|one| one.position.0).collect::<Vec<_>>(), [8]);
+}
+
+#[tokio::test]
+async fn a_damaged_event_at_the_end_of_a_moment_is_named() {
+    let log = Log::new(Arc::new(Watched::damaged(10, ticking_store())), LogName::default());
+    a_story(&log).await;
+    // The outcome at 10 was recorded at second 11, and cannot be read.
+    let then = at(&log, "d", "2026-01-01T00:00:11Z").await;
+    assert_eq!((then.as_of.position, then.unreadable.len()), (Position(9), 1));
+    assert_eq!(then.unreadable[0].position, Position(10));
+    assert!(
+        then.unreadable[0].detail.contains("by 2026-01-01T00:00:11.000000Z, or later"),
+        "{:?}",
+        then.unreadable
+    );
+    assert!(then.story().head.iter().any(|line| line.position == Some(Position(10))));
+    // A moment before it knows nothing of it.
+    assert_eq!(at(&log, "d", "2026-01-01T00:00:10Z").await.unreadable, []);
+    // Where nothing else is there, it is named too.
+    let log = Log::new(Arc::new(Watched::damaged(0, ticking_store())), LogName::default());
+    put(&log, event("1", "ai.decision.made", Some("d"), json!({"decision": "x"}))).await;
+    let ask = Ask { what: "d".into(), at: Some("2026-01-01T00:00:05Z".parse().unwrap()), ..Ask::default() };
+    let Shown::Nothing(nothing) = show(&log, &ask).await.unwrap() else { panic!() };
+    assert!(nothing.message.contains("nothing that can be read"), "{}", nothing.message);
+    assert_eq!(nothing.unreadable.len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_near_and_not_named_is_counted() {
+    let log = log();
+    for n in 0..300 {
+        let made = facts::decision("urn:test", &format!("d{n}")).decided("x").stream("scoring");
+        put(&log, made.build().unwrap()).await;
+    }
+    let record = of(&log, "d0").await;
+    assert_eq!((record.others.len(), record.others_more), (256, 43));
+    assert!(record.notes.iter().any(|note| note.ends_with(", and 294 more")), "{:?}", record.notes);
+    let calls = (0..100).map(|n| {
+        let call =
+            Event::builder("urn:test", format!("c{n}"), "ai.tool.called").attribute("decisionid", "named");
+        call.attribute("correlationid", format!("job-{n}")).build().unwrap()
+    });
+    log.append(Append::new(calls)).await.unwrap();
+    let record = of(&log, "named").await;
+    assert_eq!((record.also.len(), record.also_more), (64, 36));
+    let story = record.story();
+    let says = |text: &str| story.head.iter().any(|line| !line.detail && line.text.contains(text));
+    assert!(says("100 correlations, traces and streams besides"), "{:#?}", story.head);
+}
+
+#[tokio::test]
+async fn a_correlation_that_a_whole_job_has_is_looked_at_around_the_decision() {
+    let log = log();
+    for n in 0..300 {
+        let made = facts::decision("urn:test", &format!("d{n}")).decided("x").correlation("job");
+        put(&log, made.build().unwrap()).await;
+        if n == 150 {
+            let late =
+                Event::builder("urn:test", "loose", "ai.outcome.observed").attribute("correlationid", "job");
+            put(&log, late.json(&json!({"reward": 1})).build().unwrap()).await;
+        }
+    }
+    let bounds = Bounds { linked_events_max: 20, ..Bounds::default() };
+    let record = asked(&log, Ask { what: "d149".into(), bounds, ..Ask::default() }).await;
+    assert_eq!(positions(&record), [149, 151]);
+    let said: Vec<&str> = record.left_out.iter().map(|left| left.detail.as_str()).collect();
+    assert!(said.len() == 2 && said[0].contains("its correlation goes on before position"), "{said:?}");
 }
 
 #[tokio::test]

@@ -45,6 +45,8 @@ mod log;
 mod look;
 mod meta;
 mod mirror;
+#[cfg(test)]
+mod mirror_tests;
 mod pack;
 #[cfg(test)]
 mod pack_tests;
@@ -86,7 +88,7 @@ use crate::log::{Job, Log, closed};
 use crate::meta::LogMeta;
 use crate::registers::Registers;
 
-pub use crate::mirror::{Hole, Mirror, MirrorHistory, MirrorOptions, Mirrored};
+pub use crate::mirror::{Blame, Hole, Mirror, MirrorHistory, MirrorOptions, Mirrored};
 
 /// Whether a store is opened to be written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,6 +119,8 @@ pub struct Options {
     pub pack: bool,
     /// Whether index runs and packs are written by a thread of their own. Tests switch it off to be the same every time.
     pub background: bool,
+    /// Whether it is a [`Mirror`]: then a frame of which only the beginning is known ends no log.
+    pub(crate) is_mirror: bool,
 }
 
 impl Default for Options {
@@ -130,6 +134,7 @@ impl Default for Options {
             index_flush_bytes: 16 << 20,
             pack: true,
             background: true,
+            is_mirror: false,
         }
     }
 }
@@ -143,6 +148,7 @@ pub(crate) struct Settings {
     pub(crate) index_flush_bytes: u64,
     pub(crate) pack: bool,
     pub(crate) background: bool,
+    pub(crate) is_mirror: bool,
     pub(crate) limits: Limits,
     pub(crate) lock_path: PathBuf,
     /// Why nothing is written any more, after a failure that could not be settled.
@@ -310,6 +316,7 @@ impl EmbeddedStore {
             index_flush_bytes: options.index_flush_bytes,
             pack: options.pack,
             background: options.background,
+            is_mirror: options.is_mirror,
             limits: Limits::new(Durability::Device),
             lock_path,
             stopped: Mutex::default(),
@@ -520,10 +527,15 @@ impl EmbeddedStore {
 
     /// Answers whether it was open: of several calls one closes it, and lets the lock go when all is done.
     fn close_now(&self) -> bool {
+        self.close_and(|| ()).is_some()
+    }
+
+    /// The same, with something to do at the end, before another process can have the lock.
+    pub(crate) fn close_and<T>(&self, last: impl FnOnce() -> T) -> Option<T> {
         let slots = {
             let mut logs = lock(&self.logs);
             if std::mem::replace(&mut logs.closed, true) {
-                return false;
+                return None;
             }
             std::mem::take(&mut logs.slots)
         };
@@ -533,9 +545,17 @@ impl EmbeddedStore {
                 log.close();
             }
         }
+        let done = last();
         // Only now may another process write.
         lock(&self.lock).take();
-        true
+        Some(done)
+    }
+
+    /// Whether the lock that is held is that of the directory as it is now: not if it was deleted and made again.
+    pub(crate) fn lock_is_in_place(&self) -> bool {
+        let lock = lock(&self.lock);
+        let held = lock.as_ref().and_then(|guard| (**guard).downcast_ref::<std::fs::File>());
+        held.is_some_and(|held| is_same_file(held, &self.settings.lock_path))
     }
 }
 
@@ -668,6 +688,21 @@ fn make_store(io: &dyn Io, path: &Path) -> Result<()> {
         io.sync_dir(parent).map_err(context)?;
     }
     Ok(())
+}
+
+/// Whether the file of this path is the one that is open.
+#[cfg(unix)]
+fn is_same_file(open: &std::fs::File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let id = |metadata: std::fs::Metadata| (metadata.dev(), metadata.ino());
+    let (open, there) = (open.metadata().map(id), std::fs::metadata(path).map(id));
+    matches!((open, there), (Ok(open), Ok(there)) if open == there)
+}
+
+/// What is open cannot be deleted there.
+#[cfg(not(unix))]
+fn is_same_file(_open: &std::fs::File, path: &Path) -> bool {
+    path.is_file()
 }
 
 fn take_lock(io: &dyn Io, path: &Path, lock: &Path) -> Result<Box<dyn Any + Send + Sync>> {

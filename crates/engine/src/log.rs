@@ -145,7 +145,7 @@ impl Log {
         let writable = read_only.is_none();
         let meta = LogMeta::read(&*io, &dir)?;
         let id = meta.map_or_else(LogId::random, |meta| meta.id);
-        let mut segments = Segments::new(io.clone(), dir.clone(), id, writable);
+        let mut segments = Segments::new(io.clone(), dir.clone(), id, writable).of_mirror(settings.is_mirror);
         let mut findings = Vec::new();
         let mut problem = read_only;
         let empty = LogState::empty(id);

@@ -52,7 +52,7 @@ pub(crate) fn look(
         let (numbers, missing) = Segments::list(&**io, dir)?;
         let mark = recovery::highest_mark(&**io, dir, id);
         let limit = beside.then(|| mark.map_or(0, |mark| mark.frames));
-        let segments = Segments::new(io.clone(), dir.to_owned(), id, writable);
+        let segments = Segments::new(io.clone(), dir.to_owned(), id, writable).of_mirror(settings.is_mirror);
         let mut tail = match recovery::find_tail(&segments, &numbers, id, limit) {
             // Packed, or merged, since it was listed.
             Err(e) if e.kind() == ErrorKind::NotFound && !writable && attempts < LOOKS_MAX => continue,

@@ -16,15 +16,24 @@ use bytes::Bytes;
 use precedent_core::extents::{Recent, Sources};
 use precedent_core::frame::{Chained, Frame, FrameHeader};
 use precedent_core::sequencer::{History, LogState, StreamTip, check_copied};
+use precedent_core::store::{Finding, Usage};
 use precedent_core::stored::WithFrame;
 use precedent_core::tree::Tree;
-use precedent_core::{Error, ErrorKind, LogId, LogName, Position, Query, RecordedEvent, Result, Store};
+use precedent_core::{Error, ErrorKind, LogId, LogName, Page, Position, Query, Read, RecordedEvent, Result};
 
+use crate::io::{Io, RealIo};
 use crate::log::{Job, Log};
 use crate::meta::STORE_FILE;
 use crate::reader::FrameReader;
+use crate::recovery::{check_own, known_hole, read_whole};
+use crate::segment::{EventPlace, Step};
 use crate::writer::history::Recorded;
 use crate::{Access, EmbeddedStore, Nothing, Options};
+
+/// What stands in the place of a body that is not known.
+const FILLING: u8 = 0xff;
+/// How often a mirror is opened that is found unusable, or deleted by another process, each time.
+const OPEN_TRIES: u32 = 4;
 
 /// How a mirror is opened.
 #[derive(Clone)]
@@ -64,6 +73,17 @@ impl Mirrored {
     }
 }
 
+/// What is to blame for an event that cannot be read in a mirror.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// The mirror, as far as can be told here: made anew, it may have the event.
+    Mirror,
+    /// The original: this frame of it could not be read when it was put here.
+    Hole(u64),
+    /// The original: what the event refers to could not be read.
+    Source,
+}
+
 /// A frame of which only the beginning can be read: its header and the tree's edge.
 #[derive(Debug, Clone)]
 pub struct Hole {
@@ -101,8 +121,14 @@ impl Hole {
     /// for one that was not written to its end.
     pub(crate) fn filled(&self) -> Vec<u8> {
         let mut bytes = self.start.to_vec();
-        bytes.resize(self.header.frame_len(), 0xff);
+        bytes.resize(self.header.frame_len(), FILLING);
         bytes
+    }
+
+    /// The tree after such a frame, if these bytes are one that was [`filled`](Self::filled).
+    pub(crate) fn is_filled(header: &FrameHeader, bytes: &[u8]) -> Option<Tree> {
+        let body = bytes.get(header.edge_end()..header.frame_len())?;
+        body.iter().all(|byte| *byte == FILLING).then(|| header.tree(bytes)).flatten()
     }
 }
 
@@ -118,23 +144,29 @@ pub struct Mirror {
 
 impl Mirror {
     /// Opens the mirror of a log in a directory, and makes it if there is none. One that is found damaged, of another
-    /// log or of another format is deleted and made anew: all of it can be had again.
+    /// log or of another format is deleted, under its lock, and made anew: all of it can be had again.
     ///
     /// # Errors
     /// `locked` if another process has it open; `not_a_store` for a directory that holds something else.
     pub fn open(path: &Path, id: LogId, options: &MirrorOptions) -> Result<Self> {
-        match Self::open_once(path, id, options) {
-            Ok(mirror) if mirror.is_sound() => return Ok(mirror),
-            Ok(mirror) => drop(mirror),
-            Err(error) => match error.kind() {
-                ErrorKind::Damaged | ErrorKind::UnsupportedFormat => {}
-                // The file that makes it a store is there and damaged.
-                ErrorKind::NotAStore if path.join(STORE_FILE).is_file() => {}
-                _ => return Err(error),
-            },
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let last = tries == OPEN_TRIES;
+            match Self::open_once(path, id, options) {
+                Ok(mirror) if mirror.is_sound() || last => return Ok(mirror),
+                Ok(mirror) => mirror.remove()?,
+                Err(error) if last => return Err(error),
+                Err(error) => match error.kind() {
+                    ErrorKind::Damaged | ErrorKind::UnsupportedFormat => remove_unopened(path)?,
+                    // The file that makes it a store is there and damaged.
+                    ErrorKind::NotAStore if path.join(STORE_FILE).is_file() => remove_unopened(path)?,
+                    // It was deleted while it was open, by hand or between two looks of ours; or it is made at this moment.
+                    ErrorKind::NotAStore if is_ours(path) => remove_what_is_no_store(path)?,
+                    _ => return Err(error),
+                },
+            }
         }
-        remove_store(path)?;
-        Self::open_once(path, id, options)
     }
 
     fn open_once(path: &Path, id: LogId, options: &MirrorOptions) -> Result<Self> {
@@ -145,6 +177,7 @@ impl Mirror {
                 segment_bytes: options.segment_bytes,
                 index_flush_bytes: options.index_flush_bytes,
                 background: options.background,
+                is_mirror: true,
                 ..Options::default()
             },
         )?;
@@ -164,9 +197,19 @@ impl Mirror {
         self.store.log(&self.name)
     }
 
-    /// The store that the mirror is, to read from: its only log is `main`.
-    pub fn store(&self) -> &EmbeddedStore {
-        &self.store
+    /// A page of events, as [`Store::read`] answers it. Reads files on the calling thread.
+    pub fn read(&self, read: &Read) -> Result<Page> {
+        self.log()?.read(read)
+    }
+
+    /// Whole frames, as [`Store::frames`] answers them. Reads files on the calling thread.
+    pub fn frames(&self, from: u64, bytes_max: usize) -> Result<Vec<Frame>> {
+        self.log()?.frames(from, bytes_max)
+    }
+
+    /// As [`Store::examine`]. Reads files on the calling thread: all of them.
+    pub fn examine(&self) -> Result<(Usage, Vec<Finding>)> {
+        self.log()?.examine()
     }
 
     /// The directory.
@@ -200,13 +243,45 @@ impl Mirror {
         self.log()?.chained(sequence)
     }
 
+    /// What is to blame for an event that cannot be read here.
+    pub fn blame(&self, position: Position) -> Result<Blame> {
+        let log = self.log()?;
+        let place = match log.segments.locate(position.0) {
+            Ok(EventPlace::Frame(place)) if place.pack.is_none() => place,
+            // What is packed was whole.
+            Ok(_) if log.index().may_have_unreadable() => return Ok(Blame::Source),
+            _ => return Ok(Blame::Mirror),
+        };
+        let Ok(Step::Frame(header, at)) = log.segments.step(place.segment, place.offset, self.id) else {
+            return Ok(Blame::Mirror);
+        };
+        let whole = read_whole(&*log.segments.file(place.segment)?, &header, at);
+        Ok(match whole.and_then(|frame| check_own(&frame)) {
+            // What it refers to is missing, and some of that was missing in the original.
+            Ok(()) if log.index().may_have_unreadable() => Blame::Source,
+            Err(_) if known_hole(&log.segments, place.segment, &header, at)?.is_some() => {
+                Blame::Hole(place.sequence)
+            }
+            _ => Blame::Mirror,
+        })
+    }
+
+    /// Whether something could not be read in the original, or here, when it was indexed.
+    pub fn has_holes(&self) -> Result<bool> {
+        Ok(self.log()?.index().may_have_unreadable())
+    }
+
     /// Adds the next frames. Those that are here already are passed over.
     ///
     /// # Errors
     /// `log_forked` if another frame is here in the place of one; `damaged` for one that does not follow, or does not
-    /// prove itself.
+    /// prove itself; `io` if the directory was deleted, and what is there now may be another process's.
     pub async fn put(&self, frames: Vec<Mirrored>) -> Result<()> {
         let Some(first) = frames.first().cloned() else { return Ok(()) };
+        if !self.holds_the_lock_there() {
+            let message = format!("{} was deleted while it was open", self.path().display());
+            return Err(Error::new(ErrorKind::Io, message));
+        }
         let check = || {
             let chained = first.chained();
             let empty = LogState::empty(self.id);
@@ -256,23 +331,34 @@ impl Mirror {
         Ok(run(reader.sources()))
     }
 
-    /// Ends everything under way and deletes what is here.
-    pub async fn remove(&self) -> Result<()> {
-        let _ = self.close().await;
-        remove_store(self.path())
+    /// Ends everything under way and deletes what is here, before another process can have it. Blocks meanwhile.
+    ///
+    /// If the directory was deleted meanwhile, and perhaps made again by another process, that is left alone, but for
+    /// what nobody has.
+    pub fn remove(&self) -> Result<()> {
+        match self.store.close_and(|| self.holds_the_lock_there().then(|| remove_store(self.path()))) {
+            Some(Some(removed)) => removed,
+            Some(None) => remove_what_is_no_store(self.path()),
+            None => Ok(()),
+        }
     }
 
     /// Ends everything under way so that it can be opened again. If the directory was deleted meanwhile, what was written
-    /// there since is deleted too: it is no store.
-    pub async fn give_up(&self) -> Result<()> {
-        let deleted = !self.path().join(STORE_FILE).is_file();
-        let _ = self.close().await;
-        if deleted { remove_store(self.path()) } else { Ok(()) }
+    /// there since is deleted too: it is no store. Blocks meanwhile.
+    pub fn give_up(&self) -> Result<()> {
+        self.close();
+        remove_what_is_no_store(self.path())
     }
 
-    /// Ends everything under way and lets the directory go.
-    pub async fn close(&self) -> Result<()> {
-        self.store.close().await
+    /// Ends everything under way and lets the directory go. Blocks meanwhile.
+    pub fn close(&self) {
+        self.store.close_and(|| ());
+    }
+
+    /// Whether the lock that was taken is the one in the directory: else the directory was deleted, and whatever is in
+    /// its place now is another process's.
+    fn holds_the_lock_there(&self) -> bool {
+        self.store.lock_is_in_place()
     }
 }
 
@@ -300,6 +386,32 @@ impl History for MirrorHistory {
 
     fn any_match(&self, query: &Query, after: Option<Position>) -> Result<Option<Position>> {
         self.recorded().any_match(query, after)
+    }
+}
+
+/// Whether a directory holds nothing but what a store consists of, or is not there.
+fn is_ours(path: &Path) -> bool {
+    let ours = [crate::LOCK_FILE, STORE_FILE, "logs", "registers", "precedent.tmp"];
+    let names = RealIo.list(path).unwrap_or_default();
+    names.iter().all(|name| ours.contains(&name.as_str()))
+}
+
+/// Deletes a store that cannot be opened, unless another process has its lock.
+fn remove_unopened(path: &Path) -> Result<()> {
+    let _lock = crate::take_lock(&RealIo, path, &path.join(crate::LOCK_FILE))?;
+    remove_store(path)
+}
+
+/// Deletes what is left in a directory that is no store any more, unless another process is making one of it.
+fn remove_what_is_no_store(path: &Path) -> Result<()> {
+    if !path.exists() || path.join(STORE_FILE).is_file() {
+        return Ok(());
+    }
+    match crate::take_lock(&RealIo, path, &path.join(crate::LOCK_FILE)) {
+        Ok(_lock) if path.join(STORE_FILE).is_file() => Ok(()),
+        Ok(_lock) => remove_store(path),
+        Err(error) if error.kind() == ErrorKind::Locked => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

@@ -25,13 +25,14 @@ use precedent_core::entry::Entry;
 use precedent_core::frame::{Frame, FrameHeader, SECTOR_BYTES, is_zero};
 use precedent_core::sequencer::LogState;
 use precedent_core::store::{Finding, Severity};
-use precedent_core::tree::leaf_hash;
+use precedent_core::tree::{Tree, leaf_hash};
 use precedent_core::{Error, ErrorKind, Hash, LogId, Position, Result, Time};
 
 use crate::index::Index;
 use crate::index::run::{self, Run};
 use crate::io::{Io, IoFile, Mode, read_full};
 use crate::meta::{CLEAN_FILE, Mark, PUBLISHED_FILE};
+use crate::mirror::Hole;
 use crate::reader::FrameReader;
 use crate::segment::{FramePlace, SegmentMap, Segments, Step, Unit, next_nonzero};
 
@@ -240,6 +241,7 @@ fn scan(
     if limit.is_none()
         && let Some(last) = &header
         && let Err(error) = check_whole(&*file, last, at)
+        && known_hole(segments, number, last, at)?.is_none()
     {
         // Something behind it that is not zero was no part of this frame: then it was not the one in flight.
         let nothing_behind = tail.torn_until.is_none();
@@ -304,6 +306,21 @@ pub(crate) fn read_whole(file: &dyn IoFile, header: &FrameHeader, at: u64) -> Re
         return Err(Error::damaged("the padding behind the frame is not zero"));
     }
     Frame::decode(Bytes::from(bytes))
+}
+
+/// The tree after a frame of a mirror of which only the beginning is known, if it is one.
+pub(crate) fn known_hole(
+    segments: &Segments,
+    number: u32,
+    header: &FrameHeader,
+    at: u64,
+) -> Result<Option<Tree>> {
+    if !segments.is_mirror {
+        return Ok(None);
+    }
+    let mut bytes = vec![0; header.frame_len()];
+    read_full(&*segments.file(number)?, &mut bytes, at)?;
+    Ok(Hole::is_filled(header, &bytes))
 }
 
 /// Checks the last frame of a log, as far as it can be told from its own bytes: what it refers to lies before it and
@@ -482,6 +499,14 @@ pub(crate) fn load_state(segments: &Segments, log: LogId, tail: &Tail) -> Result
         return Ok(state);
     }
     let mut reader = FrameReader::new(segments, false);
+    if let Some((tree, first)) = hole_at_the_end(segments, log, tail)? {
+        // When the log was last written to is known from what can be read before it.
+        let mut before = (0..first).rev();
+        let time = before.find_map(|at| Entry::decode(&reader.event(Position(at)).ok()?.entry).ok());
+        state.last_time = time.map_or_else(Time::default, |entry| entry.recorded);
+        (state.tree, state.next_sequence, state.last_frame) = (tree, tail.frames, tail.last_frame);
+        return Ok(state);
+    }
     let mut frames = Vec::new();
     for sequence in (0..tail.frames).rev() {
         let place = segments.frame_number(sequence)?.filter(|place| place.sequence == sequence);
@@ -527,6 +552,16 @@ pub(crate) fn load_state(segments: &Segments, log: LogId, tail: &Tail) -> Result
     state.next_sequence = tail.frames;
     state.last_frame = tail.last_frame;
     Ok(state)
+}
+
+/// If the last frame is one of which only the beginning is known: the tree after it, and the position it begins at.
+fn hole_at_the_end(segments: &Segments, log: LogId, tail: &Tail) -> Result<Option<(Tree, u64)>> {
+    let Some(place) = segments.frame_number(tail.frames - 1)?.filter(|place| place.pack.is_none()) else {
+        return Ok(None);
+    };
+    let Step::Frame(header, at) = segments.step(place.segment, place.offset, log)? else { return Ok(None) };
+    let tree = known_hole(segments, place.segment, &header, at)?;
+    Ok(tree.map(|tree| (tree, header.chained.first.0)))
 }
 
 pub(crate) fn last_time(frame: &Frame) -> Result<Time> {

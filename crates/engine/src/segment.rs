@@ -254,6 +254,8 @@ pub(crate) struct Segments {
     /// Whether maps may be written.
     writable: bool,
     trusts_maps: bool,
+    /// Whether frames can be in it of which only the beginning is known.
+    pub(crate) is_mirror: bool,
     starts: RwLock<Vec<SegmentStart>>,
     active: RwLock<SegmentMap>,
     files: Mutex<HashMap<u32, Arc<dyn IoFile>>>,
@@ -292,6 +294,7 @@ impl Segments {
             log,
             writable,
             trusts_maps: true,
+            is_mirror: false,
             starts: RwLock::default(),
             active: RwLock::new(SegmentMap::new(0, 0, 0)),
             files: Mutex::default(),
@@ -300,6 +303,12 @@ impl Segments {
             blocks: Mutex::default(),
             spare: Arc::default(),
         }
+    }
+
+    /// The same for a mirror, which holds frames of which only the beginning is known.
+    pub(crate) fn of_mirror(mut self, is_mirror: bool) -> Self {
+        self.is_mirror = is_mirror;
+        self
     }
 
     /// The same, trusting no map that was saved.

@@ -27,6 +27,8 @@ pub(crate) struct App {
     streams: Arc<Semaphore>,
     pub(crate) bodies: Arc<Semaphore>,
     answers: Arc<Semaphore>,
+    /// Messages of the proxy that take much memory while they are recorded.
+    pub(crate) recordings: Semaphore,
     pub(crate) stopping: watch::Sender<bool>,
     busy: watch::Sender<usize>,
 }
@@ -45,6 +47,7 @@ impl App {
             streams: permits(limits.streams_max),
             bodies: permits(limits.bodies_bytes_max.div_ceil(BODY_PERMIT_BYTES)),
             answers: permits(limits.answers_bytes_max.div_ceil(BODY_PERMIT_BYTES)),
+            recordings: Semaphore::new(RECORDINGS_MAX),
             limits,
             stopping: watch::Sender::new(false),
             busy: watch::Sender::new(0),
@@ -120,6 +123,10 @@ impl App {
 
 /// Bytes of a body or an answer for which one permit is taken.
 pub(crate) const BODY_PERMIT_BYTES: usize = 64 << 10;
+
+/// Large messages of the proxy that are recorded at once. Each is held, decoded and cut into events: at most three times the longest
+/// body that is recorded.
+const RECORDINGS_MAX: usize = 2;
 
 /// Room among the bytes on their way out, given back when this is dropped.
 pub(crate) struct Room(OwnedSemaphorePermit);

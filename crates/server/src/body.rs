@@ -8,6 +8,7 @@ use http_body_util::BodyStream;
 use hyper::body::Body as HttpBody;
 use precedent_core::Error;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::{App, BODY_PERMIT_BYTES};
@@ -45,17 +46,23 @@ pub(crate) async fn receive_coded(
 ) -> Result<Received, Problem> {
     let max = app.limits.body_bytes_max;
     let received = collect(app, headers, &mut body, max).await;
-    if received.is_err() {
-        let mut left = DRAINED_BYTES_MAX;
-        let mut stream = body.into_data_stream();
-        while let Ok(Some(Ok(chunk))) = tokio::time::timeout(DRAINED_SILENCE, stream.next()).await {
-            left = left.saturating_sub(chunk.len());
-            if left == 0 {
-                break;
-            }
-        }
+    // From one that is too slow nothing more is waited for.
+    if received.as_ref().is_err_and(|problem| problem.status() != 408) {
+        drain(body).await;
     }
     received
+}
+
+/// Throws away what is left of a body, within bounds, so that its sender reads the answer instead of finding itself cut off.
+pub(crate) async fn drain(body: Body) {
+    let mut left = DRAINED_BYTES_MAX;
+    let mut stream = body.into_data_stream();
+    while let Ok(Some(Ok(chunk))) = tokio::time::timeout(DRAINED_SILENCE, stream.next()).await {
+        left = left.saturating_sub(chunk.len());
+        if left == 0 {
+            break;
+        }
+    }
 }
 
 /// Bytes of a body that are thrown away before its sender is cut off.
@@ -82,10 +89,14 @@ where
     let mut rest = BytesMut::new();
     let mut room: Option<OwnedSemaphorePermit> = None;
     let (mut len, mut permits) = (0usize, 0usize);
+    let patience = app.limits.body_timeout;
+    let bytes_min = (app.limits.body_bytes_per_sec_min as f64 * patience.as_secs_f64()) as usize;
+    // When time began to run, and how much had come until then.
+    let mut since = (Instant::now(), 0);
     loop {
-        let chunk = match tokio::time::timeout(app.limits.body_timeout, stream.next()).await {
+        let chunk = match tokio::time::timeout(patience, stream.next()).await {
             Err(_) => {
-                let secs = app.limits.body_timeout.as_secs();
+                let secs = patience.as_secs_f32();
                 let detail = format!("nothing came for {secs} seconds after {len} bytes of the body");
                 return Err(Problem::http("request_timeout", detail));
             }
@@ -100,6 +111,17 @@ where
             },
         };
         len += chunk.len();
+        if since.0.elapsed() > patience {
+            let came = len - since.1;
+            if came < bytes_min {
+                let detail = format!(
+                    "{came} bytes of the body came in {} seconds, the least is {bytes_min}",
+                    since.0.elapsed().as_secs_f32()
+                );
+                return Err(Problem::http("request_timeout", detail));
+            }
+            since = (Instant::now(), len);
+        }
         if len > max {
             return Err(too_large(announced.unwrap_or(len as u64)).into());
         }

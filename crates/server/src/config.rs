@@ -40,6 +40,8 @@ pub struct ServerLimits {
     pub head_timeout: Duration,
     /// How long a client may send nothing in the middle of a body.
     pub body_timeout: Duration,
+    /// Bytes of a body that a client sends in a second at least, on the average over `body_timeout`.
+    pub body_bytes_per_sec_min: u64,
     /// How long an upstream of the proxy may be silent, before its answer and in the middle of it.
     pub upstream_timeout: Duration,
     /// How long an answer waits for room among those on their way out, before it is refused or broken off.
@@ -64,6 +66,7 @@ impl Default for ServerLimits {
             connections_max: 8_192,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
+            body_bytes_per_sec_min: 256,
             // A model that thinks before it answers can take minutes for its first byte.
             upstream_timeout: Duration::from_secs(900),
             answer_timeout: Duration::from_secs(5),

@@ -44,6 +44,30 @@ fn the_guides_are_parts_of_the_scripts_that_are_run() {
     }
 }
 
+#[test]
+fn the_curl_of_the_guide_records_an_event() {
+    if let Err(why) = run(Command::new("curl").arg("--version"), SCRIPT_PATIENCE) {
+        eprintln!("skipped: the guide with curl is not run: curl is not there: {why}");
+        return;
+    }
+    let page = std::fs::read_to_string(root().join("docs/capture.md")).unwrap();
+    let block = page.split("```sh\n").find(|block| block.starts_with("curl ")).expect("a guide with curl");
+    let command = block.split("```").next().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let store = Trouble::none();
+    let server = runtime.block_on(bind(Arc::new(store.clone()), config())).unwrap();
+    let command = command.replace("http://127.0.0.1:7373", &server.url());
+    let running = runtime.spawn(server.run(std::future::pending()));
+    let output = run(Command::new("sh").args(["-c", command.as_str()]), SCRIPT_PATIENCE).unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("\"status\":\"recorded\""), "{said}");
+    running.abort();
+    let page = runtime.block_on(store.inner.read(&LogName::default(), &Read::default())).unwrap();
+    let event = &page.events[0].event;
+    assert_eq!((event.event_type(), event.stream()), ("ai.decision.made", Some("application/42")));
+    assert_eq!(event.attribute("decisionid"), Some("d-1"));
+}
+
 /// Runs a command to its end, or kills it.
 fn run(command: &mut Command, patience: Duration) -> Result<Output, String> {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();

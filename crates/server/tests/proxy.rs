@@ -6,168 +6,17 @@
 mod support;
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use precedent_capture::exchange;
-use precedent_capture::view::{Dialect, Fidelity, Missing, ModelCall, View};
+use precedent_capture::view::{Dialect, Fidelity, Missing};
 use precedent_core::*;
-use precedent_server::{Config, bind};
 use serde_json::json;
+use support::proxied::*;
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
-
-struct Proxied {
-    store: Trouble,
-    address: SocketAddr,
-    upstream: TcpListener,
-    _stop: oneshot::Sender<()>,
-}
-
-async fn proxied() -> Proxied {
-    proxied_with(|_| {}).await
-}
-
-async fn proxied_with(change: impl FnOnce(&mut Config)) -> Proxied {
-    let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut config = config();
-    let url = format!("up=http://{}/base/", upstream.local_addr().unwrap());
-    config.capture.upstreams = vec![url.parse().unwrap()];
-    config.capture.fail_closed = true;
-    change(&mut config);
-    let store = Trouble::none();
-    let server = bind(Arc::new(store.clone()), config).await.unwrap();
-    let address = server.local_addr();
-    let (stop, stopped) = oneshot::channel::<()>();
-    tokio::spawn(server.run(async {
-        let _ = stopped.await;
-    }));
-    Proxied { store, address, upstream, _stop: stop }
-}
-
-fn request<'a>(path: &'a str, headers: &[(&str, &str)], body: &[u8]) -> Request<'a> {
-    let mut request = Request::new("POST", path).header("Content-Type", "application/json").body(body);
-    for (name, value) in headers {
-        request = request.header(name, value);
-    }
-    request
-}
-
-/// What came at the upstream.
-struct Received {
-    head: String,
-    body: Vec<u8>,
-}
-
-async fn read_request(stream: &mut TcpStream) -> Received {
-    let mut bytes = Vec::new();
-    let head_end = loop {
-        if let Some(at) = bytes.windows(4).position(|w| w == b"\r\n\r\n") {
-            break at + 4;
-        }
-        let n = stream.read_buf(&mut bytes).await.unwrap();
-        assert!(n > 0, "the request broke off");
-    };
-    let head = String::from_utf8(bytes[..head_end].to_vec()).unwrap();
-    let length =
-        head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
-    while bytes.len() < head_end + length {
-        let n = stream.read_buf(&mut bytes).await.unwrap();
-        assert!(n > 0, "the request broke off");
-    }
-    Received { head, body: bytes[head_end..].to_vec() }
-}
-
-impl Proxied {
-    async fn connect(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = request(path, headers, body);
-        stream.write_all(&request.bytes(&self.address.to_string())).await.unwrap();
-        stream
-    }
-
-    /// Sends a request through the proxy and plays an answer in these pieces, each of which has to arrive before the next is sent.
-    async fn play(
-        &self,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-        head: &str,
-        pieces: &[&[u8]],
-    ) -> (Received, Reply) {
-        soon(async {
-            // Written beside the rest: a body can be larger than all the buffers on its way.
-            let (mut client, mut writer) = TcpStream::connect(self.address).await.unwrap().into_split();
-            let bytes = request(path, headers, body).bytes(&self.address.to_string());
-            let writing = tokio::spawn(async move {
-                writer.write_all(&bytes).await.unwrap();
-                writer
-            });
-            let (mut upstream, _) = self.upstream.accept().await.unwrap();
-            let received = read_request(&mut upstream).await;
-            // It stays open until the answer has come.
-            let _writer = writing.await.unwrap();
-            upstream.write_all(head.as_bytes()).await.unwrap();
-            let chunked = head.contains("chunked");
-            let mut got = Vec::new();
-            for (at, piece) in pieces.iter().enumerate() {
-                match chunked {
-                    true => upstream
-                        .write_all(&[format!("{:x}\r\n", piece.len()).as_bytes(), piece, b"\r\n"].concat())
-                        .await
-                        .unwrap(),
-                    false => upstream.write_all(piece).await.unwrap(),
-                }
-                // The last piece of an announced length is held until it is recorded, and comes with the end.
-                if chunked || at + 1 < pieces.len() {
-                    while !got.windows(piece.len()).any(|window| window == *piece) {
-                        assert!(client.read_buf(&mut got).await.unwrap() > 0, "the answer broke off");
-                    }
-                }
-            }
-            if chunked {
-                upstream.write_all(b"0\r\n\r\n").await.unwrap();
-            }
-            let ended = client.read_to_end(&mut got).await;
-            (received, Reply::parse(&got, ended.is_ok()))
-        })
-        .await
-    }
-
-    async fn events(&self) -> Vec<Event> {
-        let page = self.store.inner.read(&LogName::default(), &Read::default()).await.unwrap();
-        page.events.into_iter().map(|recorded| recorded.event).collect()
-    }
-
-    /// The one call, once it is recorded.
-    async fn call(&self) -> (Vec<Event>, ModelCall) {
-        eventually("the call is recorded", async || {
-            self.events().await.iter().any(|event| event.event_type() == "ai.model.called")
-        })
-        .await;
-        let events = self.events().await;
-        let mut view = View::of_new(&events);
-        assert_eq!(view.calls.len(), 1);
-        (events, view.calls.remove(0))
-    }
-}
-
-const ASKED: &[u8] =
-    br#"{"model":"gpt-4o-mini", "messages":[{"role":"user","content":"Gr\u00fc\u00dfe"}],"temperature":0.0}"#;
-const ANSWER: &str = r#"{"id":"c-1","model":"gpt-4o-mini-2024","choices":[{"index":0,"message":{"role":"assistant","content":"Grüße"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":2,"total_tokens":11}}"#;
-
-fn head(length: usize) -> String {
-    format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Request-Id: r-1\r\nSet-Cookie: a=b\r\nContent-Length: {length}\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\n\r\n"
-    )
-}
-
-const CHUNKED: &str =
-    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n";
+use tokio::net::TcpStream;
 
 #[tokio::test]
 async fn a_call_passes_unchanged_and_is_recorded_whole() {
@@ -484,26 +333,6 @@ async fn a_token_goes_beside_the_providers_key_and_unknown_upstreams_are_named()
         .await;
     assert_eq!(reply.status, 200);
     assert!(received.head.contains("Bearer provider") && !received.head.contains("ours"));
-}
-
-#[tokio::test]
-async fn what_is_longer_than_an_event_passes_whole_and_is_cut_in_the_record() {
-    let proxied = proxied().await;
-    let long = format!("{{\"model\":\"m\",\"x\":\"{}\"}}", "y".repeat(11 << 20));
-    let (received, reply) = proxied
-        .play(
-            "/proxy/up/v1/chat/completions",
-            &[],
-            long.as_bytes(),
-            &head(ANSWER.len()),
-            &[ANSWER.as_bytes()],
-        )
-        .await;
-    assert_eq!((received.body.len(), reply.status), (long.len(), 200));
-    let events = proxied.events().await;
-    let read = exchange::Read::event(&events[0]).unwrap().unwrap();
-    assert!(read.cut && read.body.len() == exchange::BODY_BYTES_MAX);
-    assert_eq!(events[1].event_type(), "ai.capture.gap_detected");
 }
 
 /// A recorded exchange of a real provider.

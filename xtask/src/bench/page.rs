@@ -45,29 +45,29 @@ const TABLES: [(&str, Make); 8] = [
     ("behind", behind),
 ];
 
-/// The page with every table made from these rows.
-pub(super) fn filled(page: &str, measured: &Measured) -> Result<String, String> {
+/// The page with these tables, each where its marker is.
+pub(super) fn filled(page: &str, tables: &[(&str, String)]) -> Result<String, String> {
     let mut out = String::with_capacity(page.len());
     let mut rest = page;
     while let Some(at) = rest.find(BEGIN) {
         let (before, marker) = rest.split_at(at);
         let (name, after) =
             marker[BEGIN.len()..].split_once(" -->").ok_or("a marker of a table does not end")?;
-        let (_, make) = TABLES
+        let (_, table) = tables
             .iter()
             .find(|(known, _)| *known == name)
             .ok_or_else(|| format!("there is no table '{name}'"))?;
         let (_, after) = after.split_once(END).ok_or_else(|| format!("the table '{name}' does not end"))?;
-        out.push_str(&format!("{before}{BEGIN}{name} -->\n{}{END}", make(measured)));
+        out.push_str(&format!("{before}{BEGIN}{name} -->\n{table}{END}"));
         rest = after;
     }
     out.push_str(rest);
     Ok(out)
 }
 
-/// Every table, one after the other.
-pub(super) fn all(measured: &Measured) -> String {
-    TABLES.iter().map(|(name, make)| format!("{name}\n\n{}\n", make(measured))).collect()
+/// Every table made from these rows, with the name of its marker.
+pub(super) fn tables(measured: &Measured) -> Vec<(&'static str, String)> {
+    TABLES.map(|(name, make)| (name, make(measured))).into()
 }
 
 fn find<'a>(measured: &'a Measured, system: &str, workload: &str, bytes: u64, unit: &str) -> Option<&'a Row> {
@@ -78,7 +78,7 @@ fn find<'a>(measured: &'a Measured, system: &str, workload: &str, bytes: u64, un
     measured.rows.iter().find(of)
 }
 
-fn table(head: &[String], body: &[Vec<String>]) -> String {
+pub(super) fn table(head: &[String], body: &[Vec<String>]) -> String {
     let line = |cells: &[String]| {
         let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
         format!("| {} |\n", cells.join(" | "))
@@ -90,7 +90,7 @@ fn table(head: &[String], body: &[Vec<String>]) -> String {
 }
 
 /// Ours is what the page is about.
-fn named(system: &str) -> String {
+pub(super) fn named(system: &str) -> String {
     match system.starts_with("precedent") {
         true => format!("**{system}**"),
         false => system.to_owned(),
@@ -103,7 +103,7 @@ fn about(measured: &Measured) -> String {
 }
 
 /// Nothing at all, where nothing was measured.
-const NOTHING: &str = "–";
+pub(super) const NOTHING: &str = "–";
 
 fn rates(measured: &Measured, systems: &[&str]) -> String {
     let workloads = Appends::ALL.map(Appends::name);
@@ -283,24 +283,24 @@ mod tests {
     fn every_table_stands_where_its_marker_is_and_the_rest_of_the_page_stays() {
         let page =
             "# x\n\n<!-- table: reads -->\nold\n<!-- end -->\n\ntext\n\n<!-- table: about --><!-- end -->\n";
-        let new = filled(page, &sample()).unwrap();
+        let new = filled(page, &tables(&sample())).unwrap();
         assert!(new.starts_with("# x\n\n<!-- table: reads -->\n| "), "{new}");
         assert!(new.contains("<!-- end -->\n\ntext\n\n<!-- table: about -->\n| measured on"), "{new}");
         assert!(!new.contains("old"), "{new}");
         assert!(new.contains("2 cores \\| of some kind"), "{new}");
-        assert_eq!(filled(&new, &sample()).unwrap(), new);
+        assert_eq!(filled(&new, &tables(&sample())).unwrap(), new);
         for (page, says) in [
             ("<!-- table: reads", "does not end"),
             ("<!-- table: raeds --><!-- end -->", "no table 'raeds'"),
             ("<!-- table: reads -->", "'reads' does not end"),
         ] {
-            assert!(filled(page, &sample()).unwrap_err().contains(says), "{page}");
+            assert!(filled(page, &tables(&sample())).unwrap_err().contains(says), "{page}");
         }
     }
 
     #[test]
     fn figures_stand_in_the_unit_that_suits_them() {
-        let all = all(&sample());
+        let all: String = tables(&sample()).into_iter().map(|(_, table)| table).collect();
         for part in [
             "| **precedent** | 4,500 (0.90) | – |",
             "| **precedent** | 600 µs / 1.2 ms |",

@@ -11,9 +11,9 @@ fn of_appends(workload: &str, peer: &str) -> Option<&'static str> {
         "sqlite" | "fjall" | "tephra" if batches => Some(
             "the processor: it makes no commitments and no tree and looks for no repeats, more than a third of what an event costs here",
         ),
-        "redis" | "tephra-server" | "umadb-server" if batches => Some(
-            "the same as in process, and both sides share two cores with it",
-        ),
+        "redis" | "tephra-server" | "umadb-server" if batches => {
+            Some("the same as in process, and both sides share two cores with it")
+        }
         "redis" | "tephra-server" | "umadb-server" if appenders => Some(
             "the processor: a request over HTTP/1.1 and the threads it wakes, on both sides, cost several times what the log does; its own protocol is a few bytes",
         ),
@@ -35,7 +35,12 @@ mod tests {
     #[test]
     fn every_kind_of_append_has_a_reason_and_what_nobody_looked_into_says_so() {
         for workload in Appends::ALL {
-            assert_ne!(reason(&workload.name(), "tephra-server"), "not looked into yet", "{}", workload.name());
+            assert_ne!(
+                reason(&workload.name(), "tephra-server"),
+                "not looked into yet",
+                "{}",
+                workload.name()
+            );
         }
         assert_eq!(reason("1 appender", "fjall"), "not looked into yet");
         assert_eq!(reason("open, clean", "nobody"), "not looked into yet");

@@ -79,11 +79,16 @@ pub(super) fn text(measured: &Measured) -> String {
 /// What [`text`] wrote.
 pub(super) fn parse(text: &str) -> Result<Measured, String> {
     let (first, rest) = text.split_once('\n').ok_or("there are no rows")?;
-    let first: Value = serde_json::from_str(first).map_err(|e| format!("the first line is not JSON: {e}"))?;
+    let about = about_of(first)?;
+    Ok(Measured { about, rows: rest.lines().map(Row::parse).collect::<Result<_, _>>()? })
+}
+
+/// What the first line says was measured on.
+pub(super) fn about_of(line: &str) -> Result<Vec<(String, String)>, String> {
+    let first: Value = serde_json::from_str(line).map_err(|e| format!("the first line is not JSON: {e}"))?;
     let pair = |pair: &Value| Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned()));
     let about = first["about"].as_array().and_then(|about| about.iter().map(pair).collect());
-    let about = about.ok_or("the first line does not say what was measured on")?;
-    Ok(Measured { about, rows: rest.lines().map(Row::parse).collect::<Result<_, _>>()? })
+    about.ok_or_else(|| "the first line does not say what was measured on".to_owned())
 }
 
 /// One row for what was measured in several rounds: the median of the medians; of rates the lowest round, of times

@@ -7,7 +7,7 @@ use azure_core::credentials::Secret;
 use azure_core::hmac::hmac_sha256;
 use azure_core::http::{HttpClient, Method, Request};
 use azure_core::time::{OffsetDateTime, parse_rfc7231, to_rfc7231};
-use azure_data_cosmos::models::{ContainerProperties, TimeToLive};
+use azure_data_cosmos::models::{ContainerProperties, ThroughputProperties, TimeToLive};
 use azure_data_cosmos::options::{
     AvailabilityStrategy, ExcludedRegions, OperationOptionsBuilder, ReadConsistencyStrategy, Region,
     ThrottlingRetryOptionsBuilder,
@@ -129,9 +129,7 @@ pub(super) async fn open(settings: &Settings, options: &Options, transport: Tran
         Ok(Some(found)) => Some(found),
         _ => database.read_throughput(None).await.ok().flatten(),
     };
-    let autoscale = throughput.as_ref().is_some_and(|found| found.autoscale_maximum().is_some());
-    // Of one that scales by itself the most counts: what it is now, it is only now.
-    let throughput = throughput.and_then(|found| found.autoscale_maximum().or(found.throughput()));
+    let (throughput, autoscale) = throughput.as_ref().map_or((None, false), provisioned);
     Ok(Opened {
         container,
         region,
@@ -142,6 +140,14 @@ pub(super) async fn open(settings: &Settings, options: &Options, transport: Tran
         clock,
         units,
     })
+}
+
+/// The request units a second, and whether they follow the load. Then the most counts: what it is now, it is only now.
+fn provisioned(throughput: &ThroughputProperties) -> (Option<u64>, bool) {
+    match throughput.autoscale_maximum() {
+        Some(most) => (Some(most), true),
+        None => (throughput.throughput(), false),
+    }
 }
 
 fn hierarchical(properties: &ContainerProperties) -> Result<bool> {
@@ -228,4 +234,28 @@ async fn account(
     let document = serde_json::from_slice(&bytes)
         .map_err(|_| not_a_store(format!("{host} does not answer as an account of Cosmos DB")))?;
     Ok((document, clock))
+}
+
+#[cfg(test)]
+mod tests {
+    use azure_data_cosmos::models::ThroughputProperties;
+
+    use super::provisioned;
+
+    #[test]
+    fn of_a_throughput_that_follows_the_load_the_most_counts() {
+        assert_eq!(provisioned(&ThroughputProperties::manual(700)), (Some(700), false));
+        assert_eq!(provisioned(&ThroughputProperties::autoscale(4_000, Some(10))), (Some(4_000), true));
+        // As the service writes an offer that scales: with what it is at the moment beside the most.
+        let offer = serde_json::json!({
+            "id": "o", "_rid": "o", "_self": "offers/o/", "_etag": "e", "_ts": 1, "offerVersion": "V2",
+            "offerType": "Invalid", "resource": "dbs/d/colls/c/", "offerResourceId": "c",
+            "content": {
+                "offerThroughput": 400, "offerIsRUPerMinuteThroughputEnabled": false,
+                "offerAutopilotSettings": { "tier": 0, "maximumTierThroughput": 0, "autoUpgrade": false, "maxThroughput": 4000 }
+            }
+        });
+        let offer: ThroughputProperties = serde_json::from_value(offer).expect("an offer");
+        assert_eq!(provisioned(&offer), (Some(4_000), true));
+    }
 }

@@ -8,7 +8,7 @@ use precedent_core::{AttributeValue, Error, LogId, Result};
 use serde_json::{Map, Value, json};
 
 use super::CosmosRemote;
-use crate::remote::{Document, IS_MISSING};
+use crate::remote::{Document, FrameSet, IS_MISSING, dataref};
 
 const PROGRESS: &str = "~documents";
 /// Documents of one transaction: the service takes 100 operations and 2 MB.
@@ -63,7 +63,7 @@ fn fields(document: &Document) -> Value {
     let Some(data) = event.data() else { return fields };
     let text = std::str::from_utf8(data);
     if data.len() > document.inline_bytes_max {
-        fields["dataref"] = format!("log/{}/{}", recorded.log, recorded.position).into();
+        fields["dataref"] = dataref(&document.name, recorded.position).into();
         fields["databytes"] = data.len().into();
         if let Ok(text) = text {
             fields["excerpt"] = text.chars().take(EXCERPT_CHARS).collect::<String>().into();
@@ -202,31 +202,40 @@ impl CosmosRemote {
         Ok(answers)
     }
 
-    pub(super) async fn complete_through(&self, log: LogId) -> Result<u64> {
-        let Some((item, _)) = self.read(PROGRESS, &log.to_string()).await? else { return Ok(0) };
-        item["frames"]
-            .as_u64()
-            .ok_or_else(|| Error::damaged(format!("{PROGRESS}/{log} has no number of frames")))
+    pub(super) async fn read_documented(&self, log: LogId) -> Result<FrameSet> {
+        match self.read(PROGRESS, &log.to_string()).await? {
+            Some((item, _)) => documented(log, &item),
+            None => Ok(FrameSet::default()),
+        }
     }
 
-    pub(super) async fn raise_complete_through(&self, log: LogId, frames: u64) -> Result<()> {
+    pub(super) async fn raise_documented(&self, log: LogId, frames: &FrameSet) -> Result<FrameSet> {
         let id = log.to_string();
+        let fields = |set: &FrameSet| json!({ "kind": "progress", "frames": set.through(), "ranges": set.to_string() });
         loop {
             let Some((item, etag)) = self.read(PROGRESS, &id).await? else {
-                if self.create(PROGRESS, &id, json!({ "kind": "progress", "frames": frames })).await? {
-                    return Ok(());
+                if self.create(PROGRESS, &id, fields(frames)).await? {
+                    return Ok(frames.clone());
                 }
                 continue;
             };
-            if item["frames"].as_u64().is_some_and(|there| there >= frames) {
-                return Ok(());
+            let there = documented(log, &item)?;
+            if there.covers(frames) {
+                return Ok(there);
             }
-            let item = self.item(PROGRESS, &id, json!({ "kind": "progress", "frames": frames }));
-            if self.replace(PROGRESS, &id, &item, &etag).await? {
-                return Ok(());
+            let mut both = there;
+            both.add(frames);
+            if self.replace(PROGRESS, &id, &self.item(PROGRESS, &id, fields(&both)), &etag).await? {
+                return Ok(both);
             }
         }
     }
+}
+
+/// The frames that an item of progress names.
+fn documented(log: LogId, item: &Value) -> Result<FrameSet> {
+    let ranges = item["ranges"].as_str().and_then(|ranges| ranges.parse().ok());
+    ranges.ok_or_else(|| Error::damaged(format!("{PROGRESS}/{log} does not say which frames")))
 }
 
 /// What of a document is not as the event has it; what the service adds begins with `_`.

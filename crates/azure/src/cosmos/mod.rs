@@ -8,7 +8,7 @@
 //! | `~log/LOG/BUCKET` | a frame, and its link | number; number and hash |
 //! | `~part/LOG/FRAME` | what of a frame does not fit one item | number |
 //! | `~registers` | one a register | its name, escaped |
-//! | `~documents` | through which frame the documents of a log are complete | log |
+//! | `~documents` | the frames of a log whose documents are complete | log |
 //! | the type of an event | its document | log and position |
 //!
 //! *Invariant*: a frame and its link are created in the same transaction that reads the link of the frame before it, so
@@ -45,7 +45,7 @@ pub use settings::{
     CONNECTION_STRING_VARIABLE, Credential, ENDPOINT_VARIABLE, KEY_VARIABLE, Options, Settings,
 };
 
-use crate::remote::{Commit, Document, LogRecord, Outcome, Remote, StoredFrame};
+use crate::remote::{Commit, Document, FrameSet, LogRecord, Outcome, Remote, StoredFrame};
 
 /// Frames of a bucket, as a power of two: 4,096 frames of at most 2 MB stay under the 20 GB of a logical partition.
 const BUCKET_BITS: u32 = 12;
@@ -117,11 +117,7 @@ impl CosmosRemote {
     /// As [`CosmosRemote::connect`].
     pub async fn connect_through(settings: Settings, options: Options, transport: Transport) -> Result<Self> {
         let opened = connect::open(&settings, &options, transport).await?;
-        // Writing costs about 1 RU for 200 bytes or more: so one item takes at most a quarter of a second's throughput.
-        let by_throughput = opened.throughput.map_or(ITEM_BYTES, |units| {
-            usize::try_from(units).unwrap_or(ITEM_BYTES_MAX).saturating_mul(ITEM_BYTES / 400)
-        });
-        let item_bytes = options.item_bytes.unwrap_or(by_throughput);
+        let item_bytes = options.item_bytes.unwrap_or_else(|| item_bytes_for(opened.throughput));
         if item_bytes < 2 * ITEM_OVERHEAD || (options.item_bytes.is_some() && item_bytes > ITEM_BYTES_MAX) {
             let least = 2 * ITEM_OVERHEAD;
             return Err(Error::invalid(format!(
@@ -138,7 +134,7 @@ impl CosmosRemote {
             hierarchical: opened.hierarchical,
             throughput: opened.throughput,
             autoscale: opened.autoscale,
-            item_bytes: item_bytes.min(ITEM_BYTES_MAX),
+            item_bytes,
             bucket_bits: BUCKET_BITS,
             clock: opened.clock,
             units,
@@ -300,6 +296,15 @@ impl CosmosRemote {
     }
 }
 
+/// How large an item is in a container of this throughput. Writing costs about 1 RU for 200 bytes or more: so one item
+/// takes at most a quarter of a second's throughput.
+fn item_bytes_for(throughput: Option<u64>) -> usize {
+    throughput.map_or(ITEM_BYTES, |units| {
+        let units = usize::try_from(units).unwrap_or(ITEM_BYTES_MAX);
+        units.saturating_mul(ITEM_BYTES / 400).min(ITEM_BYTES_MAX)
+    })
+}
+
 /// The tries of a call whose partition may be moving.
 struct Tries {
     left: u32,
@@ -418,12 +423,12 @@ impl Remote for CosmosRemote {
         Box::pin(self.swap_register(name, expected, value))
     }
 
-    fn documents_through(&self, log: LogId) -> BoxFuture<'_, Result<u64>> {
-        Box::pin(self.complete_through(log))
+    fn documented(&self, log: LogId) -> BoxFuture<'_, Result<FrameSet>> {
+        Box::pin(self.read_documented(log))
     }
 
-    fn set_documents_through(&self, log: LogId, frames: u64) -> BoxFuture<'_, Result<()>> {
-        Box::pin(self.raise_complete_through(log, frames))
+    fn add_documented<'a>(&'a self, log: LogId, frames: &'a FrameSet) -> BoxFuture<'a, Result<FrameSet>> {
+        Box::pin(self.raise_documented(log, frames))
     }
 
     fn put_documents<'a>(&'a self, documents: &'a [Document]) -> BoxFuture<'a, Vec<Result<()>>> {
@@ -439,5 +444,23 @@ impl Remote for CosmosRemote {
 
     fn examine<'a>(&'a self, name: &'a LogName, log: LogId) -> BoxFuture<'a, Result<Vec<Finding>>> {
         Box::pin(self.look(name, log))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::item_bytes_for;
+
+    #[test]
+    fn an_item_is_as_large_as_the_throughput_has_room_for() {
+        for (throughput, bytes) in [
+            (None, 80_000),
+            (Some(400), 80_000),
+            (Some(1_000), 200_000),
+            (Some(4_000), 800_000),
+            (Some(u64::MAX), 1_500_000),
+        ] {
+            assert_eq!(item_bytes_for(throughput), bytes, "{throughput:?}");
+        }
     }
 }

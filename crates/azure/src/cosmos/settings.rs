@@ -88,7 +88,16 @@ impl Settings {
         }
         let host = parsed.host_str().unwrap_or_default();
         let (endpoint, emulated) = match parsed.scheme() {
-            "cosmos" if host.contains('.') => (format!("https://{host}/"), false),
+            "cosmos" if host.contains('.') || host.starts_with('[') => {
+                let port = parsed.port().map(|port| format!(":{port}")).unwrap_or_default();
+                (format!("https://{host}{port}/"), false)
+            }
+            "cosmos" if parsed.port().is_some() => {
+                return Err(Error::invalid(format!(
+                    "the URL of the store has a port, which an account ('{host}') does not have: a port follows a full \
+                     host name"
+                )));
+            }
             "cosmos" => (format!("https://{host}.{}/", Cloud::from_environment()?.cosmos_suffix), false),
             "cosmos+http" => {
                 // The standard parser leaves the host of a scheme it does not know as text.
@@ -182,6 +191,26 @@ mod tests {
         let settings = with("cosmos://mine/db/c", &[(CONNECTION_STRING_VARIABLE, &good)]).expect("its own");
         assert!(!format!("{settings:?}").contains("c2Vj"));
         assert_eq!(settings.endpoint.as_str(), "https://mine.documents.azure.com/");
+    }
+
+    #[test]
+    fn a_port_is_that_of_a_host_and_never_dropped() {
+        let endpoint = |url: &str| with(url, &[]).map(|settings| settings.endpoint.to_string());
+        for (url, expected) in [
+            ("cosmos://mine.example.com:8443/db/c", "https://mine.example.com:8443/"),
+            ("cosmos://mine.example.com:443/db/c", "https://mine.example.com/"),
+            ("cosmos://127.0.0.1:8081/db/c", "https://127.0.0.1:8081/"),
+            ("cosmos://[::1]:8081/db/c", "https://[::1]:8081/"),
+            ("cosmos://mine/db/c", "https://mine.documents.azure.com/"),
+            ("cosmos+http://localhost:8081/db/c", "http://localhost:8081/"),
+        ] {
+            assert_eq!(endpoint(url).expect(url), expected);
+        }
+        let refused = endpoint("cosmos://mine:8443/db/c").expect_err("an account has no port");
+        assert!(refused.message().contains("'mine'") && refused.message().contains("port"), "{refused}");
+        // A key for the same host is not sent to another port.
+        let key = [(KEY_VARIABLE, "c2Vj"), (ENDPOINT_VARIABLE, "https://mine.example.com/")];
+        assert!(with("cosmos://mine.example.com:8443/db/c", &key).is_err());
     }
 
     #[test]

@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 
 use precedent_core::frame::{Frame, FrameHeader};
 use precedent_core::sequencer::LogState;
-use precedent_core::{Error, ErrorKind, LogId, LogName, Result};
-use precedent_engine::{Hole, Mirror, Mirrored};
+use precedent_core::{Error, ErrorKind, LogId, LogName, Position, Result};
+use precedent_engine::{Blame, Hole, Mirror, Mirrored};
 use tokio::sync::watch;
 
 use super::options::{CatchingUp, Options, mirror_directory};
@@ -46,6 +46,8 @@ pub(super) struct RemoteLog {
     damage: Mutex<BTreeMap<u64, Error>>,
     /// Whether there was a copy before this handle, whose damage need not be that of the log.
     found: bool,
+    /// Whether the end of the log has been looked for in a way that sees past a gap.
+    looked: AtomicBool,
     /// Whether it is to be made anew.
     doubted: AtomicBool,
     /// Whether it could not be written, and is to be opened again: the directory may be gone, the disk full.
@@ -73,7 +75,10 @@ impl RemoteLog {
         record: LogRecord,
         options: &Options,
     ) -> Result<Arc<Self>> {
-        let mirror = open_mirror(&*remote, record.id, options)?;
+        let mirror = {
+            let (remote, options) = (remote.clone(), options.clone());
+            blocking(move || open_mirror(&*remote, record.id, &options)).await?
+        };
         let size = mirror.state()?.size();
         let log = Arc::new(Self {
             name,
@@ -86,6 +91,7 @@ impl RemoteLog {
             size: watch::Sender::new(size),
             damage: Mutex::default(),
             found: size > 0,
+            looked: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             broken: AtomicBool::new(false),
             catching_up: Shown(options.catching_up.clone()),
@@ -121,14 +127,38 @@ impl RemoteLog {
         put
     }
 
+    /// Runs something that reads or writes the files of the copy, on a thread that is there for that: so a slow disk holds
+    /// up nobody else.
+    pub(super) async fn here<T: Send + 'static>(
+        self: &Arc<Self>,
+        run: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let log = self.clone();
+        blocking(move || run(&log)).await
+    }
+
     /// Fetches what is there and not here; answers whether there was anything.
+    ///
+    /// The first time the frames themselves are asked for, which tells a gap from the end; later whether there is the next
+    /// one, which is cheap.
+    ///
+    /// # Errors
+    /// `damaged` if the next frame is missing and later ones are there.
     pub(super) async fn catch_up(&self) -> Result<bool> {
         let before = self.state()?.next_sequence;
         let _turn = self.fetching.lock().await;
         let mut next = self.state()?.next_sequence;
         let mut steps = 0;
-        while self.remote.has_frame(self.id, next).await? {
+        loop {
+            let looked = self.looked.load(Ordering::Acquire);
+            if looked && !self.remote.has_frame(self.id, next).await? {
+                break;
+            }
             let stored = self.remote.frames(self.id, next, FETCH_BYTES).await?;
+            if stored.is_empty() && !looked {
+                self.looked.store(true, Ordering::Release);
+                break;
+            }
             if stored.is_empty() {
                 return Err(Error::damaged(format!(
                     "frame {next} of log '{}' is there and cannot be read",
@@ -254,9 +284,46 @@ impl RemoteLog {
 
     /// Something here cannot be read: answers whether that may be the copy's fault alone. Then it is made anew by whoever
     /// asks for the log next. One that this handle made is what it found there.
+    ///
+    /// A copy of a log of which something could not be read there either is believed: see [`Self::doubt_of`].
     pub(super) fn doubt(&self) -> bool {
-        self.doubted.fetch_or(self.found, Ordering::AcqRel);
-        self.found
+        let doubtful = self.found && !self.mirror.has_holes().unwrap_or(true);
+        self.doubted.fetch_or(doubtful, Ordering::AcqRel);
+        doubtful
+    }
+
+    fn doubt_anyway(&self) -> bool {
+        self.doubted.store(true, Ordering::Release);
+        true
+    }
+
+    /// As [`Self::doubt`], for these positions: what could not be read there either is no fault of the copy's.
+    pub(super) async fn doubt_of(self: &Arc<Self>, positions: Vec<Position>) -> Result<bool> {
+        if !self.found {
+            return Ok(false);
+        }
+        for position in positions {
+            match self.here(move |log| log.mirror.blame(position)).await? {
+                Blame::Mirror => return Ok(self.doubt_anyway()),
+                Blame::Hole(sequence) if !self.is_known_damage(sequence) => {
+                    let stored = self.remote.frames(self.id, sequence, 1).await?;
+                    let Some(stored) = stored.first().filter(|stored| stored.sequence == sequence) else {
+                        continue;
+                    };
+                    match self.decoded(sequence, stored.bytes.clone()) {
+                        // It can be read by now.
+                        Ok(_) => return Ok(self.doubt_anyway()),
+                        Err(error) => drop(self.hole(sequence, stored, error)),
+                    }
+                }
+                Blame::Hole(_) | Blame::Source => {}
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_known_damage(&self, sequence: u64) -> bool {
+        self.damage.lock().unwrap_or_else(|p| p.into_inner()).contains_key(&sequence)
     }
 
     /// Whether the copy is to be made anew, or opened again: nobody goes on with this one.
@@ -286,6 +353,19 @@ impl RemoteLog {
             self.copy.store(record.copy, Ordering::Release);
         }
         Ok(self.copy.load(Ordering::Acquire))
+    }
+}
+
+/// Runs something that blocks, on a thread that is there for that.
+pub(super) async fn blocking<T: Send + 'static>(
+    run: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(done) => done,
+        Err(failed) => match failed.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::new(ErrorKind::Stopped, "the runtime is shutting down")),
+        },
     }
 }
 

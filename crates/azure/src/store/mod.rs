@@ -37,21 +37,51 @@ use precedent_core::{
     Append, Appended, Direction, Error, ErrorKind, ExpectedRegister, Head, Limits, LogName, Page, Pending,
     Position, Read, Register, RegisterName, Result, Store, Submitted,
 };
-use tokio::runtime::Handle;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 
 use self::documents::State;
 use self::log::RemoteLog;
-use self::writer::{Job, Lane};
+use self::writer::{Job, Lane, Room, Waiting, units, units_of_frames};
 use crate::remote::Remote;
 
 pub use self::options::{Access, CACHE_VARIABLE, CatchingUp, Options};
 pub use self::writer::BUCKET_FRAMES;
 
 /// A store of logs on a service. Clones are one handle.
+///
+/// It keeps what it has opened: a copy of each log, with its index, as an embedded store keeps it (some open files, what
+/// of the index is in memory, and two threads once something was fetched); and for each log that was written to one more
+/// thread, one task and a queue of at most 64 MiB. Nothing of that is let go before the handle is closed or dropped.
 #[derive(Clone)]
 pub struct RemoteStore {
-    inner: Arc<Inner>,
+    inner: Arc<Owner>,
+}
+
+/// What all clones of a handle share. The lanes hold only what is inside: so this goes with the last clone, once, and
+/// ends them.
+struct Owner(Arc<Inner>);
+
+impl std::ops::Deref for Owner {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    /// The threads end by themselves when what is queued is done.
+    fn drop(&mut self) {
+        let lanes = {
+            let mut logs = lock(&self.logs);
+            logs.closed = true;
+            std::mem::take(&mut logs.lanes)
+        };
+        for lane in lanes.into_values() {
+            drop(lane.close());
+        }
+    }
 }
 
 impl std::fmt::Debug for RemoteStore {
@@ -81,9 +111,14 @@ struct Inner {
 #[derive(Default)]
 struct Logs {
     closed: bool,
+    /// Whether the lanes have ended too.
+    ended: bool,
     open: BTreeMap<LogName, Arc<RemoteLog>>,
     lanes: BTreeMap<LogName, Arc<Lane>>,
 }
+
+/// Copies of a log that are tried in a row, when each is given up while it is used.
+const COPIES_MAX: u32 = 4;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -137,16 +172,16 @@ impl Inner {
             let copy = log.mirror.path().display();
             if log.is_damaged() {
                 tracing::warn!(log = %name, %copy, "the local copy is damaged and made anew");
-                log.mirror.remove().await?;
+                log.here(|log| log.mirror.remove()).await?;
             } else {
                 tracing::warn!(log = %name, %copy, "the local copy could not be written and is opened again");
-                log.mirror.give_up().await?;
+                log.here(|log| log.mirror.give_up()).await?;
             }
         }
         let Some(record) = self.remote.log(name).await? else { return Ok(None) };
         let log = RemoteLog::open(self.remote.clone(), name.clone(), record, &self.options).await?;
         let mut logs = lock(&self.logs);
-        if logs.closed && logs.lanes.is_empty() {
+        if logs.ended {
             return Err(closed());
         }
         logs.open.insert(name.clone(), log.clone());
@@ -178,7 +213,11 @@ impl Inner {
 }
 
 impl RemoteStore {
-    /// A store on this service. A runtime of tokio has to be entered.
+    /// A store on this service. A runtime of tokio has to be entered: its threads speak with the service, whichever thread
+    /// asks the store.
+    ///
+    /// A runtime of one thread does too, as long as somebody runs it and nobody blocks that thread with a
+    /// [`Pending::wait`]; [`Store::append_blocking`] there is refused as `invalid`.
     ///
     /// # Errors
     /// Nothing is asked of the service here: whatever is wrong with it, it has said when it was connected to.
@@ -198,7 +237,7 @@ impl RemoteStore {
             stopped: Mutex::default(),
             ended: Notify::new(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Ok(Self { inner: Arc::new(Owner(Arc::new(inner))) })
     }
 
     /// The lane of a log, which is started by the first that is to be written there.
@@ -210,18 +249,39 @@ impl RemoteStore {
         if let Some(lane) = logs.lanes.get(name) {
             return Ok(lane.clone());
         }
-        let lane = Lane::start(self.inner.clone(), name.clone())?;
+        let lane = Lane::start(self.inner.0.clone(), name.clone())?;
         logs.lanes.insert(name.clone(), lane.clone());
         Ok(lane)
     }
 
-    /// Prepares an append on this thread, beside the writer: limits, salts, commitments. Then queues it.
-    fn queue_append(&self, name: &LogName, append: Append) -> Result<oneshot::Receiver<Result<Appended>>> {
+    /// Prepares an append on this thread, beside the writer: limits, salts, commitments.
+    fn prepare(&self, append: Append) -> Result<Prepared> {
         self.inner.check_writable()?;
-        let prepared = Prepared::new(append, &self.inner.limits)?;
+        Prepared::new(append, &self.inner.limits)
+    }
+
+    /// Queues an append.
+    fn queue(lane: &Lane, prepared: Prepared, room: Room) -> Result<oneshot::Receiver<Result<Appended>>> {
         let (answer, answered) = oneshot::channel();
-        self.lane(name)?.submit(Job::Append(Box::new(prepared), answer))?;
+        lane.submit(Job::Append(Box::new(Waiting { prepared, answer, _room: room })))?;
         Ok(answered)
+    }
+
+    /// Queues an append if there is room for it.
+    fn queue_now(&self, name: &LogName, append: Append) -> Result<oneshot::Receiver<Result<Appended>>> {
+        let events = append.events.len();
+        let prepared = self.prepare(append)?;
+        let lane = self.lane(name)?;
+        let room = lane.room_now(units(prepared.bytes_max(), events))?;
+        Self::queue(&lane, prepared, room)
+    }
+
+    async fn append_now(&self, name: &LogName, append: Append) -> Result<Appended> {
+        let events = append.events.len();
+        let prepared = self.prepare(append)?;
+        let lane = self.lane(name)?;
+        let room = lane.room(units(prepared.bytes_max(), events)).await?;
+        Self::answer(name, Self::queue(&lane, prepared, room)?).await
     }
 
     async fn answer<T>(name: &LogName, answered: oneshot::Receiver<Result<T>>) -> Result<T> {
@@ -232,26 +292,43 @@ impl RemoteStore {
         answered.await.unwrap_or_else(gone)
     }
 
-    async fn read_page(&self, name: &LogName, read: &Read) -> Result<Page> {
-        let Some(log) = self.inner.existing(name).await? else {
-            if let Some(position) = read.at_least {
-                return self.wait_for_log(name, read, position).await;
+    /// Runs something on a log that is there: again, on the next copy of it, if the one it ran on was given up meanwhile.
+    async fn on<T, F>(&self, name: &LogName, run: impl Fn(Arc<RemoteLog>) -> F) -> Result<Option<T>>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let mut copies = 0;
+        loop {
+            copies += 1;
+            let Some(log) = self.inner.existing(name).await? else { return Ok(None) };
+            match run(log.clone()).await {
+                Err(_) if log.is_doubted() && copies < COPIES_MAX => {}
+                done => return done.map(Some),
             }
-            read.check(&self.inner.limits, 0)?;
-            return Ok(Page { events: Vec::new(), damaged: Vec::new(), next: None, size: 0 });
-        };
+        }
+    }
+
+    async fn read_page(&self, name: &LogName, read: &Read) -> Result<Page> {
+        let page = self.on(name, |log| self.read_log(log, read)).await?;
+        match (page, read.at_least) {
+            (Some(page), _) => Ok(page),
+            (None, Some(position)) => self.wait_for_log(name, read, position).await,
+            (None, None) => {
+                read.check(&self.inner.limits, 0)?;
+                Ok(Page { events: Vec::new(), damaged: Vec::new(), next: None, size: 0 })
+            }
+        }
+    }
+
+    async fn read_log(&self, log: Arc<RemoteLog>, read: &Read) -> Result<Page> {
         if let Some(position) = read.at_least {
             self.wait_for(&log, position).await?;
         }
-        let page = self.read_here(&log, read).await;
-        let doubtful = match &page {
-            Ok(page) => !page.damaged.is_empty(),
-            Err(error) => error.kind() == ErrorKind::Damaged,
-        };
-        if doubtful && log.doubt() {
-            return Box::pin(self.read_page(name, read)).await;
+        let mut page = self.read_here(&log, read).await?;
+        let damaged: Vec<Position> = page.damaged.iter().map(|damage| damage.position).collect();
+        if log.doubt_of(damaged).await? {
+            return Err(Error::damaged(format!("the local copy in {}", log.mirror.path().display())));
         }
-        let mut page = page?;
         for damage in &mut page.damaged {
             if let Some(error) = log.damage_at(damage.position.0) {
                 damage.error = error.context(format!("position {}", damage.position));
@@ -261,10 +338,17 @@ impl RemoteStore {
     }
 
     /// A page of what is here, after a look whether there is more if it reaches the end.
-    async fn read_here(&self, log: &RemoteLog, read: &Read) -> Result<Page> {
-        let here = Read { at_least: None, ..read.clone() };
-        let mirror = log.mirror.store();
-        let main = LogName::default();
+    async fn read_here(&self, log: &Arc<RemoteLog>, read: &Read) -> Result<Page> {
+        let page_here = || {
+            let here = Read { at_least: None, ..read.clone() };
+            log.here(move |log| {
+                let page = log.mirror.read(&here);
+                if page.as_ref().is_err_and(|error| error.kind() == ErrorKind::Damaged) {
+                    log.doubt();
+                }
+                page
+            })
+        };
         let size = log.state()?.size();
         let open_end = read.before.is_none_or(|before| before.0 > size);
         let mut fresh = false;
@@ -272,7 +356,7 @@ impl RemoteStore {
             log.catch_up().await?;
             fresh = true;
         }
-        let mut page = mirror.read(&main, &here).await;
+        let mut page = page_here().await;
         // A page that ends before the log does is one of a prefix, whatever has come since.
         let reaches_the_end = match &page {
             Ok(page) => open_end && page.next.is_none(),
@@ -282,7 +366,7 @@ impl RemoteStore {
             log.catch_up().await?;
             // Whoever fetched it, since the page was read.
             if log.state()?.size() > size {
-                page = mirror.read(&main, &here).await;
+                page = page_here().await;
             }
         }
         page
@@ -322,9 +406,11 @@ impl RemoteStore {
     }
 
     async fn head_now(&self, name: &LogName) -> Result<Head> {
-        let Some(log) = self.inner.existing(name).await? else { return Ok(empty_head()) };
-        log.catch_up().await?;
-        head_of(&log)
+        let head = self.on(name, |log| async move {
+            log.catch_up().await?;
+            head_of(&log)
+        });
+        Ok(head.await?.unwrap_or_else(empty_head))
     }
 
     /// Waits until the log has more than `size` events here, because this handle or another process recorded some.
@@ -335,18 +421,20 @@ impl RemoteStore {
             let mut ended = std::pin::pin!(ended);
             ended.as_mut().enable();
             let poll = self.inner.options.poll;
-            let log = self.inner.existing(name).await?;
-            let Some(log) = log else {
+            let looked = self.on(name, |log| async move {
+                let watch = log.watch();
+                log.catch_up().await?;
+                Ok((watch, head_of(&log)?))
+            });
+            let Some((mut watch, head)) = looked.await? else {
                 tokio::select! {
                     () = &mut ended => self.inner.check_open()?,
                     () = tokio::time::sleep(poll) => {}
                 }
                 continue;
             };
-            let mut watch = log.watch();
-            log.catch_up().await?;
-            if log.state()?.size() > size {
-                return head_of(&log);
+            if head.size > size {
+                return Ok(head);
             }
             tokio::select! {
                 () = &mut ended => self.inner.check_open()?,
@@ -357,9 +445,12 @@ impl RemoteStore {
     }
 
     async fn examine_now(&self, name: &LogName) -> Result<(Usage, Vec<Finding>)> {
-        let Some(log) = self.inner.existing(name).await? else { return Ok((Usage::default(), Vec::new())) };
+        Ok(self.on(name, |log| self.examine_log(name, log)).await?.unwrap_or_default())
+    }
+
+    async fn examine_log(&self, name: &LogName, log: Arc<RemoteLog>) -> Result<(Usage, Vec<Finding>)> {
         log.catch_up().await?;
-        let (usage, mut findings) = log.mirror.store().examine(&LogName::default()).await?;
+        let (usage, mut findings) = log.here(|log| log.mirror.examine()).await?;
         findings.extend(self.inner.remote.examine(name, log.id).await?);
         findings.extend(self.inner.clock_finding());
         if let Err(error) = self.inner.check_stopped() {
@@ -369,7 +460,7 @@ impl RemoteStore {
             findings.extend(state.finding());
         }
         let (through, frames) =
-            (self.inner.remote.documents_through(log.id).await?, log.state()?.next_sequence);
+            (self.inner.remote.documented(log.id).await?.through(), log.state()?.next_sequence);
         findings.push(Finding {
             code: "documents",
             severity: Severity::Info,
@@ -410,12 +501,22 @@ impl Store for RemoteStore {
     }
 
     fn append<'a>(&'a self, log: &'a LogName, append: Append) -> BoxFuture<'a, Result<Appended>> {
-        async move { Self::answer(log, self.queue_append(log, append)?).await }.boxed()
+        self.append_now(log, append).boxed()
+    }
+
+    fn append_blocking(&self, log: &LogName, append: Append) -> Result<Appended> {
+        if Handle::try_current().is_ok_and(|here| here.runtime_flavor() == RuntimeFlavor::CurrentThread) {
+            return Err(Error::invalid(
+                "the runtime has this one thread, and blocking it would be for ever: await the append instead",
+            ));
+        }
+        let (store, name) = (self.clone(), log.clone());
+        Pending::new(async move { store.append_now(&name, append).await }).wait()
     }
 
     fn submit(&self, log: &LogName, append: Append) -> Submitted {
         let name = log.clone();
-        match self.queue_append(log, append) {
+        match self.queue_now(log, append) {
             Ok(answered) => {
                 Submitted::Queued(Pending::new(async move { Self::answer(&name, answered).await }))
             }
@@ -452,11 +553,13 @@ impl Store for RemoteStore {
         bytes_max: usize,
     ) -> BoxFuture<'a, Result<Vec<Frame>>> {
         async move {
-            let Some(log) = self.inner.existing(log).await? else { return Ok(Vec::new()) };
-            if from >= log.state()?.next_sequence {
-                log.catch_up().await?;
-            }
-            log.mirror.store().frames(&LogName::default(), from, bytes_max).await
+            let frames = self.on(log, |log| async move {
+                if from >= log.state()?.next_sequence {
+                    log.catch_up().await?;
+                }
+                log.here(move |log| log.mirror.frames(from, bytes_max)).await
+            });
+            Ok(frames.await?.unwrap_or_default())
         }
         .boxed()
     }
@@ -466,7 +569,9 @@ impl Store for RemoteStore {
             self.inner.check_writable()?;
             if !frames.is_empty() {
                 let (answer, answered) = oneshot::channel();
-                self.lane(log)?.submit(Job::Put(frames, answer))?;
+                let lane = self.lane(log)?;
+                let room = lane.room(units_of_frames(&frames)).await?;
+                lane.submit(Job::Put(frames, answer, room))?;
                 Self::answer(log, answered).await?;
             }
             self.head_now(log).await
@@ -491,12 +596,10 @@ impl Store for RemoteStore {
         progress: Progress<'a>,
     ) -> BoxFuture<'a, Result<Report>> {
         async move {
-            match self.inner.existing(log).await? {
-                Some(log) => {
-                    verify::verify(&log, self.inner.options.inline_bytes_max, expect, progress).await
-                }
-                None => Ok(Verifier::new(expect).finish()),
-            }
+            let inline_bytes_max = self.inner.options.inline_bytes_max;
+            let verified = self
+                .on(log, |log| async move { verify::verify(&log, inline_bytes_max, expect, progress).await });
+            Ok(verified.await?.unwrap_or_else(|| Verifier::new(expect).finish()))
         }
         .boxed()
     }
@@ -548,31 +651,15 @@ impl Store for RemoteStore {
             let open = {
                 let mut logs = lock(&self.inner.logs);
                 logs.lanes.clear();
+                logs.ended = true;
                 std::mem::take(&mut logs.open)
             };
             self.inner.ended.notify_waiters();
             for log in open.into_values() {
-                let _ = log.mirror.close().await;
+                log.here(|log| Ok(log.mirror.close())).await?;
             }
             Ok(())
         }
         .boxed()
-    }
-}
-
-impl Drop for RemoteStore {
-    /// The threads end by themselves when what is queued is done.
-    fn drop(&mut self) {
-        let mut logs = lock(&self.inner.logs);
-        // Each lane holds the store as well.
-        if Arc::strong_count(&self.inner) > 1 + logs.lanes.len() {
-            return;
-        }
-        logs.closed = true;
-        let lanes = std::mem::take(&mut logs.lanes);
-        drop(logs);
-        for lane in lanes.into_values() {
-            drop(lane.close());
-        }
     }
 }

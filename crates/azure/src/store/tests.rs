@@ -2,7 +2,9 @@
 //!
 //! The conformance suite runs on the real adapters; here are the orders of events that those cannot bring about.
 
+mod faults;
 mod service;
+mod trouble;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -4,6 +4,8 @@
 //! frame there belongs to some part, whose commitment is recomputed over it; bytes here that are others than there fail
 //! just the same.
 
+use std::sync::Arc;
+
 use precedent_core::frame::{Frame, FrameHeader};
 use precedent_core::store::Progress;
 use precedent_core::verify::{Expect, Problem, Report, Verifier};
@@ -18,7 +20,7 @@ const FETCH_BYTES: usize = 4 << 20;
 const DOCUMENTS: usize = 100;
 
 pub(super) async fn verify(
-    log: &RemoteLog,
+    log: &Arc<RemoteLog>,
     inline_bytes_max: usize,
     expect: Option<Expect>,
     progress: Progress<'_>,
@@ -46,10 +48,10 @@ pub(super) async fn verify(
                 of => Err(Error::damaged(format!("frame {of} is in its place"))),
             };
             match frame.bytes.and_then(Frame::decode).and_then(in_its_place) {
-                Ok(decoded) => log.mirror.with_sources(|sources| {
-                    let mut sources = precedent_core::stored::WithFrame { frame: &decoded, before: sources };
-                    verifier.frame_with(&decoded, place.as_deref(), &mut sources);
-                })?,
+                Ok(decoded) => {
+                    verifier =
+                        log.here(move |log| check_frame(log, verifier, &decoded, place.as_deref())).await?;
+                }
                 Err(error) => {
                     let header = frame.header.as_ref().and_then(|header| FrameHeader::decode(header).ok());
                     let header = header.filter(|header| header.chained.sequence == sequence);
@@ -81,14 +83,26 @@ pub(super) async fn verify(
     Ok(verifier.finish())
 }
 
+fn check_frame(
+    log: &RemoteLog,
+    mut verifier: Verifier,
+    frame: &Frame,
+    place: Option<&str>,
+) -> Result<Verifier> {
+    log.mirror.with_sources(|sources| {
+        verifier.frame_with(frame, place, &mut precedent_core::stored::WithFrame { frame, before: sources });
+    })?;
+    Ok(verifier)
+}
+
 /// Compares the documents of all frames through which they are said to be complete, and of later ones what is there.
 async fn check_documents(
-    log: &RemoteLog,
+    log: &Arc<RemoteLog>,
     inline_bytes_max: usize,
     frames: u64,
     verifier: &mut Verifier,
 ) -> Result<()> {
-    let through = log.remote.documents_through(log.id).await?;
+    let complete = log.remote.documented(log.id).await?;
     let mut documents: Vec<(u64, Document)> = Vec::new();
     for sequence in 0..frames {
         let of_frame = documents_of(log, sequence, inline_bytes_max).await.unwrap_or_default();
@@ -100,7 +114,7 @@ async fn check_documents(
         let answers = log.remote.check_documents(&chunk).await?;
         for ((document, sequence), answer) in chunk.iter().zip(sequences).zip(answers) {
             let Some(differs) = answer else { continue };
-            if differs.starts_with(crate::remote::IS_MISSING) && sequence >= through {
+            if differs.starts_with(crate::remote::IS_MISSING) && !complete.contains(sequence) {
                 continue;
             }
             verifier.problem(Problem {

@@ -15,7 +15,10 @@
 //! - **Nobody is told no by what is here alone.** A conflict stands once a frame that was drafted beside it is
 //!   committed, or there has proved to be no more than is here.
 //! - While one frame is under way the queue fills, and the next takes what fits into an item of the service. There is
-//!   no timer.
+//!   no timer. The queue is bounded: whoever appends waits for room in it, and whoever submits is refused.
+//! - A writer that was not quick enough tries again, after pauses that grow and differ, for as long as
+//!   [`Options::settle_for`]. A writer that is never idle and knows of others, and now and then in any case, lets a
+//!   moment pass in which they can go first: without that, whoever has to catch up is always late.
 //!
 //! One thread a log that is written to: drafting reads the disk, and the service is waited for.
 //!
@@ -40,10 +43,11 @@ use precedent_core::{
     Appended, Error, ErrorKind, FrameId, LogId, LogName, Position, Query, RecordedEvent, Result, Time,
 };
 use precedent_engine::Mirrored;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::documents::Documents;
 use super::log::RemoteLog;
-use super::{Inner, closed};
+use super::{COPIES_MAX, Inner, closed};
 use crate::remote::{Commit, LogRecord, Outcome};
 
 /// Frames whose number has the same quotient lie in one partition of the service: what is stored refers to nothing below
@@ -51,15 +55,51 @@ use crate::remote::{Commit, LogRecord, Outcome};
 pub const BUCKET_FRAMES: u64 = 4_096;
 /// The first pause before a frame is sent again, and the longest.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How often somebody else may be quicker before there are pauses; the first of these, and the longest.
+const LOST_MAX: u32 = 2;
+const RACE_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// So many frames after one of somebody else, others are thought to be waiting.
+const OTHERS_FRAMES: u64 = 64;
+/// The longest moment that is left to them.
+const ROOM_FOR_OTHERS: Duration = Duration::from_millis(250);
+/// What a queue holds at most, in bytes of at least [`UNIT_BYTES`] an event.
+pub(super) const QUEUE_BYTES: usize = if cfg!(test) { 24 << 20 } else { 64 << 20 };
+/// And so many events.
+const QUEUE_EVENTS: usize = QUEUE_BYTES / UNIT_BYTES;
+const UNIT_BYTES: usize = 1 << 10;
 
 /// Who is told what came of an append.
 pub(super) type Answer = oneshot::Sender<Result<Appended>>;
 
 /// Something for the writer to do.
 pub(super) enum Job {
-    Append(Box<Prepared>, Answer),
+    Append(Box<Waiting>),
     /// Frames of the original of a copy.
-    Put(Vec<Frame>, oneshot::Sender<Result<()>>),
+    Put(Vec<Frame>, oneshot::Sender<Result<()>>, Room),
+}
+
+/// An append, until it is recorded.
+pub(super) struct Waiting {
+    pub(super) prepared: Prepared,
+    pub(super) answer: Answer,
+    pub(super) _room: Room,
+}
+
+/// A place in a queue, which is free again when this is dropped.
+pub(super) struct Room(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
+
+/// How much of a queue an append takes.
+pub(super) fn units(bytes: usize, events: usize) -> u32 {
+    let units = bytes.div_ceil(UNIT_BYTES).max(events).clamp(1, QUEUE_EVENTS);
+    u32::try_from(units).expect("a queue has fewer units than that")
+}
+
+/// How much of a queue frames take.
+pub(super) fn units_of_frames(frames: &[Frame]) -> u32 {
+    let (bytes, events) = frames
+        .iter()
+        .fold((0, 0), |(bytes, events), frame| (bytes + frame.bytes().len(), events + frame.len()));
+    units(bytes, events)
 }
 
 /// The queue of a log, from its first append through this handle on.
@@ -68,6 +108,7 @@ pub(super) struct Lane {
     inner: Arc<Inner>,
     queue: Mutex<Queue>,
     wake: Condvar,
+    room: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -82,9 +123,16 @@ struct Queue {
 impl Lane {
     /// A lane and its thread.
     pub(super) fn start(inner: Arc<Inner>, name: LogName) -> Result<Arc<Self>> {
-        let lane = Arc::new(Self { name, inner, queue: Mutex::default(), wake: Condvar::new() });
-        let writer =
-            Writer { lane: lane.clone(), id: FrameId::random(), writing: None, clock_accepted: None };
+        let room = Arc::new(Semaphore::new(QUEUE_EVENTS));
+        let lane = Arc::new(Self { name, inner, queue: Mutex::default(), wake: Condvar::new(), room });
+        let writer = Writer {
+            lane: lane.clone(),
+            id: FrameId::random(),
+            writing: None,
+            clock_accepted: None,
+            committing: Duration::ZERO,
+            in_a_row: 0,
+        };
         std::thread::Builder::new().name("precedent-remote".into()).spawn(move || writer.work())?;
         Ok(lane)
     }
@@ -93,11 +141,40 @@ impl Lane {
         self.queue.lock().unwrap_or_else(|p| p.into_inner())
     }
 
-    /// Queues a job; it comes back if the lane is closed.
+    /// Waits for room in the queue: in turn, and until there is some.
+    pub(super) async fn room(&self, units: u32) -> Result<Room> {
+        self.room.clone().acquire_many_owned(units).await.map(Room).map_err(|_| self.over())
+    }
+
+    /// Room in the queue, if there is some at once.
+    ///
+    /// # Errors
+    /// `overloaded` if there is not.
+    pub(super) fn room_now(&self, units: u32) -> Result<Room> {
+        self.room.clone().try_acquire_many_owned(units).map(Room).map_err(|error| match error {
+            TryAcquireError::Closed => self.over(),
+            TryAcquireError::NoPermits => {
+                let message = format!(
+                    "the queue of log '{}' is full: it holds {} MiB and {QUEUE_EVENTS} events at most; wait for what was \
+                     submitted before",
+                    self.name,
+                    QUEUE_BYTES >> 20
+                );
+                Error::new(ErrorKind::Overloaded, message).retry_after(1)
+            }
+        })
+    }
+
+    /// Why it takes nothing any more.
+    fn over(&self) -> Error {
+        self.inner.check_stopped().err().unwrap_or_else(closed)
+    }
+
+    /// Queues a job.
     pub(super) fn submit(&self, job: Job) -> Result<()> {
         let mut queue = self.queue();
         if queue.closing {
-            return Err(closed());
+            return Err(self.over());
         }
         queue.jobs.push_back(job);
         drop(queue);
@@ -114,6 +191,7 @@ impl Lane {
             queue.ended.push(tell);
         }
         drop(queue);
+        self.room.close();
         self.wake.notify_all();
         told
     }
@@ -133,15 +211,19 @@ impl Lane {
     }
 
     /// The next append, if there is one that fits.
-    fn next_append(&self, fits: impl Fn(&Prepared) -> bool) -> Option<(Box<Prepared>, Answer)> {
+    fn next_append(&self, fits: impl Fn(&Prepared) -> bool) -> Option<Waiting> {
         let mut queue = self.queue();
-        match queue.jobs.front() {
-            Some(Job::Append(prepared, _)) if fits(prepared) => match queue.jobs.pop_front() {
-                Some(Job::Append(prepared, answer)) => Some((prepared, answer)),
-                _ => unreachable!("it was at the front"),
-            },
-            _ => None,
+        match queue.jobs.pop_front()? {
+            Job::Append(waiting) if fits(&waiting.prepared) => Some(*waiting),
+            other => {
+                queue.jobs.push_front(other);
+                None
+            }
         }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.queue().jobs.is_empty()
     }
 }
 
@@ -156,6 +238,8 @@ struct Writing {
     seen: u64,
     /// The bucket of the frame drafted last.
     bucket: u64,
+    /// Up to this frame others are thought to be waiting for their turn.
+    others_until: u64,
 }
 
 /// What is recorded before a log is made.
@@ -182,6 +266,46 @@ struct Writer {
     writing: Option<Writing>,
     /// Behind the event by which this handle has recorded that it goes on with a clock that is off.
     clock_accepted: Option<u64>,
+    /// How long the last commit took.
+    committing: Duration,
+    /// Frames of its own, one behind the other, without a moment's rest.
+    in_a_row: u64,
+}
+
+/// Stops the handle if the thread panics: a panic is a defect of ours, and nobody goes on as if nothing had happened. Made
+/// behind what is dropped with an answer in it, it does so before anybody is told.
+struct Watch(Arc<Lane>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let message = format!("the writer of log '{}' panicked", self.0.name);
+            self.0.inner.stop(&Error::new(ErrorKind::Internal, message).maybe_written());
+        }
+    }
+}
+
+/// The tries to record something, as long as others are quicker.
+struct Race {
+    lost: u32,
+    begun: Instant,
+    at_most: Duration,
+}
+
+impl Race {
+    fn new(at_most: Duration) -> Self {
+        Self { lost: 0, begun: Instant::now(), at_most }
+    }
+
+    /// How long to wait before the next try; `None` if there has been enough of it.
+    fn pause(&mut self) -> Option<Duration> {
+        self.lost += 1;
+        let (first, longest) = RACE_PAUSES;
+        let doubled =
+            self.lost.checked_sub(LOST_MAX + 1).map_or(Duration::ZERO, |n| first * (1 << n.min(16)));
+        let pause = doubled.min(longest).mul_f64(rand::random::<f64>());
+        (self.begun.elapsed() + pause < self.at_most).then_some(pause)
+    }
 }
 
 /// How a try to record a batch ended.
@@ -202,19 +326,24 @@ impl Writer {
                 let mut queue = self.0.queue();
                 queue.closing = true;
                 queue.over = true;
-                queue.jobs.clear();
-                queue.ended.clear();
+                let (jobs, ended) = (std::mem::take(&mut queue.jobs), std::mem::take(&mut queue.ended));
+                drop(queue);
+                self.0.room.close();
+                drop((jobs, ended));
             }
         }
         let _over = Over(lane.clone());
+        let _watch = Watch(lane.clone());
         while let Some(job) = lane.next() {
             match job {
-                Job::Append(prepared, answer) => self.append(*prepared, answer),
-                Job::Put(frames, answer) => {
+                Job::Append(waiting) => self.append(*waiting),
+                Job::Put(frames, answer, _room) => {
+                    let _watch = Watch(lane.clone());
                     let put = frames.into_iter().try_for_each(|frame| self.put(&frame));
                     let _ = answer.send(put);
                 }
             }
+            self.leave_room();
         }
         if let Some(writing) = self.writing.take() {
             writing.documents.finish(&self.lane.inner.runtime);
@@ -229,21 +358,74 @@ impl Writer {
         self.inner().runtime.block_on(future)
     }
 
+    /// Lets others go first for a moment, if there is no rest otherwise: see the [module documentation](self).
+    fn leave_room(&mut self) {
+        if self.lane.is_idle() {
+            self.in_a_row = 0;
+            return;
+        }
+        self.in_a_row += 1;
+        let others = self.writing.as_ref().is_some_and(|writing| {
+            writing.log.state().is_ok_and(|state| state.next_sequence < writing.others_until)
+        });
+        if others || self.in_a_row.is_multiple_of(OTHERS_FRAMES) {
+            // As long as they take to catch up and commit, about.
+            let moment = self.committing.mul_f64(1.0 + 2.0 * rand::random::<f64>()).min(ROOM_FOR_OTHERS);
+            self.wait(async { tokio::time::sleep(moment).await });
+        }
+    }
+
+    /// Waits before the next try.
+    ///
+    /// # Errors
+    /// `overloaded` if others have been quicker for too long.
+    fn wait_for_turn(&self, race: &mut Race) -> Result<()> {
+        let Some(pause) = race.pause() else {
+            let message = format!(
+                "log '{}' was written to by others {} times in {:.1} s before this could be recorded; nothing of it is, try \
+                 again",
+                self.lane.name,
+                race.lost,
+                race.begun.elapsed().as_secs_f32()
+            );
+            return Err(Error::new(ErrorKind::Overloaded, message).retry_after(1));
+        };
+        if !pause.is_zero() {
+            self.wait(async { tokio::time::sleep(pause).await });
+        }
+        Ok(())
+    }
+
+    /// Whether there was an error because the copy here is given up: a reader found it damaged, or it could not be written.
+    /// Then nothing was written there, and the next copy is to be tried; a few of them.
+    fn was_of_old_copy(&self, copies: &mut u32) -> bool {
+        *copies += 1;
+        *copies < COPIES_MAX
+            && self.inner().check_stopped().is_ok()
+            && self.writing.as_ref().is_some_and(|writing| writing.log.is_doubted())
+    }
+
     /// Records this append and what else waits and fits beside it.
-    fn append(&mut self, first: Prepared, answer: Answer) {
-        let mut batch = vec![(first, answer)];
+    fn append(&mut self, first: Waiting) {
+        let mut batch = vec![first];
+        let _watch = Watch(self.lane.clone());
+        let (mut race, mut copies) = (Race::new(self.inner().options.settle_for), 0);
         let tried = loop {
-            match self.try_batch(&mut batch) {
-                Ok(Tried::Again) => {}
+            let again = match self.try_batch(&mut batch) {
+                Ok(Tried::Again) => self.wait_for_turn(&mut race),
                 Ok(Tried::Done(receipts, size, frame)) => break Ok((receipts, size, frame)),
+                Err(_) if self.was_of_old_copy(&mut copies) => Ok(()),
                 Err(error) => break Err(error),
+            };
+            if let Err(error) = again {
+                break Err(error);
             }
         };
         let (receipts, size, frame) = match tried {
             Ok(done) => done,
             Err(error) => {
-                for (_, answer) in batch {
-                    let _ = answer.send(Err(error.clone()));
+                for waiting in batch {
+                    let _ = waiting.answer.send(Err(error.clone()));
                 }
                 return;
             }
@@ -251,7 +433,7 @@ impl Writer {
         let answers = batch
             .into_iter()
             .zip(receipts)
-            .map(|((_, answer), receipts)| (answer, receipts.map(|events| Appended { events, size })));
+            .map(|(waiting, receipts)| (waiting.answer, receipts.map(|events| Appended { events, size })));
         let answers: Vec<_> = answers.collect();
         let tell = move |answers: Vec<(Answer, Result<Appended>)>| {
             for (answer, result) in answers {
@@ -271,7 +453,7 @@ impl Writer {
     }
 
     /// Drafts a frame on what is here, and commits it. An error is that of every append of the batch.
-    fn try_batch(&mut self, batch: &mut Vec<(Prepared, Answer)>) -> Result<Tried> {
+    fn try_batch(&mut self, batch: &mut Vec<Waiting>) -> Result<Tried> {
         self.inner().check_writable()?;
         self.find_log()?;
         if let Some(writing) = &self.writing
@@ -310,18 +492,19 @@ impl Writer {
         };
         let mut draft = Draft::new(&base, now, recent, drafts);
         let mut receipts: Vec<Result<Vec<Receipt>>> = Vec::with_capacity(batch.len());
-        for (prepared, _) in batch.iter() {
-            receipts.push(draft.add(prepared.clone(), &*history));
+        for waiting in batch.iter() {
+            receipts.push(draft.add(waiting.prepared.clone(), &*history));
         }
         // Those that are refused count as well: drafted again on what is there, all of them may be recorded.
-        let mut literal_max = batch.iter().fold(OVERHEAD_BYTES_MAX, |sum, (p, _)| sum + p.bytes_max());
-        while let Some((prepared, answer)) = self.lane.next_append(|prepared| {
+        let mut literal_max =
+            batch.iter().fold(OVERHEAD_BYTES_MAX, |sum, waiting| sum + waiting.prepared.bytes_max());
+        while let Some(waiting) = self.lane.next_append(|prepared| {
             literal_max + prepared.bytes_max() <= FRAME_BYTES_MAX
                 && (draft.is_empty() || draft.len_max() + prepared.bytes_max() <= frame_bytes)
         }) {
-            literal_max += prepared.bytes_max();
-            receipts.push(draft.add((*prepared).clone(), &*history));
-            batch.push((*prepared, answer));
+            literal_max += waiting.prepared.bytes_max();
+            receipts.push(draft.add(waiting.prepared.clone(), &*history));
+            batch.push(waiting);
         }
         let mut accepted = None;
         if clock.is_err() && self.clock_accepted.is_none() && !draft.is_empty() {
@@ -360,7 +543,7 @@ impl Writer {
                 // Whoever asked for what is recorded since long is not concerned.
                 let told = receipts.into_iter().map(|receipts| match receipts {
                     Ok(receipts) if receipts.iter().all(|r| is_old(r, base.size())) => Ok(receipts),
-                    Err(refused) if !depends_on_the_end(&refused) && !names_one_of(&refused, base.size()) => {
+                    Err(refused) if !could_differ(&refused) && !names_one_of(&refused, base.size()) => {
                         Err(refused)
                     }
                     _ => Err(error.clone()),
@@ -372,8 +555,6 @@ impl Writer {
 
     /// Nothing is to be recorded. What is refused is refused only if there is no more than is here.
     fn without_frame(&mut self, receipts: Vec<Result<Vec<Receipt>>>, base: &LogState) -> Result<Tried> {
-        // Half of a batch that is there may be all of it by now.
-        let could_differ = |e: &Error| depends_on_the_end(e) || e.kind() == ErrorKind::AlreadyExists;
         let refused = receipts.iter().any(|receipts| receipts.as_ref().is_err_and(could_differ));
         let more = refused && self.writing.is_some() && self.is_behind(base)?;
         Ok(if more { Tried::Again } else { Tried::Done(receipts, base.size(), None) })
@@ -384,7 +565,14 @@ impl Writer {
     /// # Errors
     /// What the service says if it refuses it; `unknown` if it could not be settled, and `log_went_backwards`: then the
     /// handle has stopped.
-    fn commit(&self, frame: &Frame) -> Result<bool> {
+    fn commit(&mut self, frame: &Frame) -> Result<bool> {
+        let begun = Instant::now();
+        let settled = self.settle(frame);
+        self.committing = begun.elapsed();
+        settled
+    }
+
+    fn settle(&self, frame: &Frame) -> Result<bool> {
         let writing = self.writing.as_ref().expect("a frame is committed to a log that was made");
         let (log, chained) = (&writing.log, frame.chained());
         let header_len = FrameHeader::decode(frame.bytes())?.edge_end();
@@ -477,7 +665,8 @@ impl Writer {
         if self.writing.as_ref().is_some_and(|writing| writing.log.is_doubted())
             && let Some(doubted) = self.writing.take()
         {
-            doubted.documents.finish(&self.inner().runtime);
+            // What of the documents is not written, those who come after begin with.
+            drop(doubted.documents);
         }
         if self.writing.is_none()
             && let Some(log) = self.wait(self.inner().find(&self.lane.name))?
@@ -540,6 +729,16 @@ impl Writer {
 
     /// Adds a frame of the original to a copy.
     fn put(&mut self, frame: &Frame) -> Result<()> {
+        let mut copies = 0;
+        loop {
+            match self.put_once(frame) {
+                Err(_) if self.was_of_old_copy(&mut copies) => {}
+                put => return put,
+            }
+        }
+    }
+
+    fn put_once(&mut self, frame: &Frame) -> Result<()> {
         self.inner().check_writable()?;
         let chained = frame.chained();
         self.find_log()?;
@@ -551,6 +750,7 @@ impl Writer {
             check_copied(frame, &empty, &Nothing)?;
             self.make_log(chained.log, true)?;
         }
+        let mut race = Race::new(self.inner().options.settle_for);
         loop {
             let writing = self.writing.as_mut().expect("it was found or made");
             let base = writing.log.state()?;
@@ -603,6 +803,7 @@ impl Writer {
                 Ok(None) => {
                     self.give_up(base.size());
                     self.catch_up()?;
+                    self.wait_for_turn(&mut race)?;
                 }
                 Err(error) => {
                     self.give_up(base.size());
@@ -624,6 +825,7 @@ impl Writing {
             drafts: Drafts::default(),
             seen: state.size(),
             bucket: state.next_sequence / BUCKET_FRAMES,
+            others_until: 0,
         })
     }
 
@@ -635,6 +837,7 @@ impl Writing {
             self.drafts = Drafts::default();
             self.log.mirror.recall_from(&mut self.recent, Position(self.seen))?;
             self.seen = base.size();
+            self.others_until = base.next_sequence + OTHERS_FRAMES;
         }
         let bucket = base.next_sequence / BUCKET_FRAMES;
         if bucket != self.bucket {
@@ -662,7 +865,8 @@ fn names_one_of(error: &Error, base: u64) -> bool {
     error.conflicts().iter().filter_map(|conflict| conflict.position).any(|position| position.0 >= base)
 }
 
-/// Whether an append that was refused could have gone well on a longer log.
-fn depends_on_the_end(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound)
+/// Whether an append that was refused could have gone well on a longer log: half of a batch that is there may be all of
+/// it by now.
+fn could_differ(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound | ErrorKind::AlreadyExists)
 }

@@ -34,7 +34,7 @@ use super::batch::{BODY_BYTES_MAX, OPERATIONS_MAX, Operation};
 use super::client::{Query, Transaction};
 use super::entity::{Entity, PROPERTY_BYTES_MAX, Row, Value};
 use super::keys::{self, Key};
-use crate::remote::{Document, IS_MISSING};
+use crate::remote::{Document, IS_MISSING, dataref};
 
 /// Characters of data that a document shows where it does not hold it.
 const EXCERPT_CHARS: usize = 1024;
@@ -97,7 +97,7 @@ fn entities(document: &Document, inline_bytes: Option<usize>) -> Result<Vec<Enti
         match held {
             Some(value) => entity = entity.with("data", value),
             None => {
-                entity = entity.with("dataref", format!("precedent:{name}/{}", recorded.position));
+                entity = entity.with("dataref", dataref(name, recorded.position));
                 if let Some(text) = text {
                     entity = entity.with("excerpt", text.chars().take(EXCERPT_CHARS).collect::<String>());
                 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | the logs | `~logs` | the log's name |
 //! | the registers | `~registers` | the register's name, escaped |
-//! | through which frame the documents are complete | `~documents` | log id |
+//! | the frames whose documents are complete | `~documents` | log id |
 //! | a bucket: its head | `~log:` log id `:` bucket, 16 digits | `head` |
 //! | a bucket: a frame, over one to three rows | the same | `frame:` number, 20 digits `:` row, 2 digits |
 //! | the parts of a frame too long for that | `~part:` log id `:` frame id | part, 4 digits |
@@ -73,8 +73,8 @@ pub(crate) fn register(name: &RegisterName) -> Key {
     Key::new("~registers", escaped(name.as_str(), KEY_UNITS_MAX))
 }
 
-/// How far the documents of a log are complete.
-pub(crate) fn documents_through(log: LogId) -> Key {
+/// The frames of a log whose documents are complete.
+pub(crate) fn documented(log: LogId) -> Key {
     Key::new("~documents", log.to_string())
 }
 

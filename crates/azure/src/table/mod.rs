@@ -7,7 +7,7 @@
 //! | `entity`, `batch` | what an entity and a transaction are, and their limits |
 //! | `keys` | where everything stands |
 //! | `frames` | how a frame is committed and read |
-//! | `records` | logs, registers, and how far the documents are complete |
+//! | `records` | logs, registers, and the frames whose documents are complete |
 //! | `documents` | the events as entities, for the tools of the service |
 //!
 //! [`TableRemote`] is the [`Remote`] of the protocol. Reads are strongly consistent within the primary region, where
@@ -34,7 +34,7 @@ use futures_util::future::BoxFuture;
 use precedent_core::store::{ExpectedRegister, Finding, Register, RegisterName};
 use precedent_core::{Durability, FrameId, LogId, LogName, Result, Time};
 
-use crate::remote::{Commit, Document, LogRecord, Outcome, Remote, StoredFrame};
+use crate::remote::{Commit, Document, FrameSet, LogRecord, Outcome, Remote, StoredFrame};
 use client::Client;
 use frames::Head;
 pub use settings::{Credential, Options, Settings};
@@ -202,12 +202,12 @@ impl Remote for TableRemote {
         self.write_register(name, expected, value).boxed()
     }
 
-    fn documents_through(&self, log: LogId) -> BoxFuture<'_, Result<u64>> {
-        self.read_through(log).boxed()
+    fn documented(&self, log: LogId) -> BoxFuture<'_, Result<FrameSet>> {
+        self.read_documented(log).boxed()
     }
 
-    fn set_documents_through(&self, log: LogId, frames: u64) -> BoxFuture<'_, Result<()>> {
-        self.write_through(log, frames).boxed()
+    fn add_documented<'a>(&'a self, log: LogId, frames: &'a FrameSet) -> BoxFuture<'a, Result<FrameSet>> {
+        self.write_documented(log, frames).boxed()
     }
 
     fn put_documents<'a>(&'a self, documents: &'a [Document]) -> BoxFuture<'a, Vec<Result<()>>> {

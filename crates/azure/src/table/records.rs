@@ -1,4 +1,4 @@
-//! The small rows beside the frames: logs, registers, and how far the documents are complete.
+//! The small rows beside the frames: logs, registers, and the frames whose documents are complete.
 //!
 //! Each is one row, and is changed only by an insert that fails if it is there or a replacement that fails if its ETag
 //! is another one. Where an answer was lost, the row is read back; a register's holds the random id of the write that
@@ -16,7 +16,7 @@ use super::TableRemote;
 use super::client::{Query, Write};
 use super::entity::{Entity, Row, Value};
 use super::keys::{self, HEAD, Key};
-use crate::remote::LogRecord;
+use crate::remote::{FrameSet, LogRecord};
 
 /// How often a row is looked at again after somebody else was quicker.
 const ROUNDS_MAX: usize = 16;
@@ -170,22 +170,31 @@ impl TableRemote {
         Err(conflict(name, expected, Some(&found)))
     }
 
-    pub(super) async fn read_through(&self, log: LogId) -> Result<u64> {
-        let row = self.client.get(&keys::documents_through(log), &[]).await?;
-        row.map_or(Ok(0), |row| row.number("frames"))
+    pub(super) async fn read_documented(&self, log: LogId) -> Result<FrameSet> {
+        let row = self.client.get(&keys::documented(log), &[]).await?;
+        row.map_or(Ok(FrameSet::default()), |row| row.parsed("ranges"))
     }
 
-    pub(super) async fn write_through(&self, log: LogId, frames: u64) -> Result<()> {
-        let key = keys::documents_through(log);
-        let entity = Entity::new(key.clone()).with_number("frames", frames)?;
+    pub(super) async fn write_documented(&self, log: LogId, frames: &FrameSet) -> Result<FrameSet> {
+        let key = keys::documented(log);
+        let entity = |set: &FrameSet| {
+            Entity::new(key.clone()).with("ranges", set.to_string()).with_number("frames", set.through())
+        };
         for _ in 0..ROUNDS_MAX {
+            let mut both = frames.clone();
             let written = match self.client.get(&key, &[]).await? {
-                Some(row) if row.number("frames")? >= frames => return Ok(()),
-                Some(row) => self.client.replace(&entity, etag(&row)?).await?,
-                None => self.client.insert(&entity).await?,
+                Some(row) => {
+                    let there: FrameSet = row.parsed("ranges")?;
+                    if there.covers(frames) {
+                        return Ok(there);
+                    }
+                    both.add(&there);
+                    self.client.replace(&entity(&both)?, etag(&row)?).await?
+                }
+                None => self.client.insert(&entity(&both)?).await?,
             };
             if let Write::Done(_) = written.outcome {
-                return Ok(());
+                return Ok(both);
             }
         }
         Err(too_busy(&key))
@@ -220,7 +229,7 @@ impl TableRemote {
                     "the log {name} has {frames} frames in {buckets} partitions of at most {size} frames"
                 );
                 say("table_frames", Severity::Info, message);
-                let through = self.read_through(log).await?;
+                let through = self.read_documented(log).await?.through();
                 if through < frames {
                     let message =
                         format!("entities of events from frame {through} of {frames} on may be missing");

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use azure_core::http::Method;
 use bytes::Bytes;
-use precedent_azure::remote::{Commit, Outcome, Remote};
+use precedent_azure::remote::{Commit, FrameSet, Outcome, Remote};
 use precedent_azure::table::{Options, TableRemote};
 use precedent_core::store::{ExpectedRegister, RegisterName};
 use precedent_core::{ErrorKind, FrameId, LogId};
@@ -280,8 +280,8 @@ async fn a_log_and_a_mark_whose_answer_was_lost_are_made_once() {
     for method in [Method::Post, Method::Put] {
         faults.next(1, Some(method), "", Fault::LoseAnswer);
         let frames = if method == Method::Post { 3 } else { 5 };
-        remote.set_documents_through(log, frames).await.expect("said");
-        assert_eq!(remote.documents_through(log).await.expect("an answer"), frames);
+        remote.add_documented(log, &FrameSet::before(frames)).await.expect("said");
+        assert_eq!(remote.documented(log).await.expect("an answer").through(), frames);
     }
     let name = "other".parse().expect("a name");
     faults.next(2, Some(Method::Post), "", Fault::LoseAnswer);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use precedent_azure::remote::{LogRecord, Remote};
+use precedent_azure::remote::{FrameSet, LogRecord, Remote};
 use precedent_core::store::{ExpectedRegister, RegisterName, Severity};
 use precedent_core::{ErrorKind, LogId, LogName};
 
@@ -139,22 +139,22 @@ async fn more_logs_than_a_page_has_are_all_listed() {
 async fn how_far_documents_are_complete_never_goes_down() {
     let remote = Arc::new(azurite!().fresh().await);
     let log = LogId::random();
-    assert_eq!(remote.documents_through(log).await.expect("an answer"), 0);
+    assert_eq!(remote.documented(log).await.expect("an answer").through(), 0);
     for (said, holds) in [(3, 3), (2, 3), (3, 3), (10, 10), (0, 10)] {
-        remote.set_documents_through(log, said).await.expect("said");
-        assert_eq!(remote.documents_through(log).await.expect("an answer"), holds);
+        remote.add_documented(log, &FrameSet::before(said)).await.expect("said");
+        assert_eq!(remote.documented(log).await.expect("an answer").through(), holds);
     }
-    assert_eq!(remote.documents_through(LogId::random()).await.expect("an answer"), 0);
+    assert_eq!(remote.documented(LogId::random()).await.expect("an answer").through(), 0);
     let tasks: Vec<_> = (0..8)
         .map(|i| {
             let remote = remote.clone();
-            tokio::spawn(async move { remote.set_documents_through(log, 20 + i).await })
+            tokio::spawn(async move { remote.add_documented(log, &FrameSet::before(20 + i)).await })
         })
         .collect();
     for task in tasks {
         task.await.expect("no panic").expect("said");
     }
-    assert_eq!(remote.documents_through(log).await.expect("an answer"), 27);
+    assert_eq!(remote.documented(log).await.expect("an answer").through(), 27);
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn an_examination_says_what_can_be_seen() {
     assert_eq!((findings[0].0, findings[0].1), ("table_frames", Severity::Info));
     assert!(findings[0].2.contains("5 frames in 3 partitions of at most 2"), "{}", findings[0].2);
     assert_eq!((findings[1].0, findings[1].1), ("documents_behind", Severity::Warning));
-    remote.set_documents_through(log, 5).await.expect("said");
+    remote.add_documented(log, &FrameSet::before(5)).await.expect("said");
     assert_eq!(codes().await.len(), 1);
     empty(&remote).await;
     assert_eq!(codes().await[0].0, "log_head_missing");

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use precedent_azure::cloud::CLOUDS;
-use precedent_azure::remote::{Document, LogRecord, Outcome, Remote};
+use precedent_azure::remote::{Document, FrameSet, LogRecord, Outcome, Remote};
 use precedent_azure::table::batch::Operation;
 use precedent_azure::table::client::{Query, Retries};
 use precedent_azure::table::entity::{Entity, Value};
@@ -59,8 +59,8 @@ async fn every_error(remote: &TableRemote) -> Vec<Error> {
         remote.frames(log, 0, 1).await.expect_err("no"),
         remote.register(&register).await.expect_err("no"),
         remote.set_register(&register, ExpectedRegister::Absent, Bytes::new()).await.expect_err("no"),
-        remote.documents_through(log).await.expect_err("no"),
-        remote.set_documents_through(log, 1).await.expect_err("no"),
+        remote.documented(log).await.expect_err("no"),
+        remote.add_documented(log, &FrameSet::before(1)).await.expect_err("no"),
         remote.check_documents(std::slice::from_ref(&document)).await.expect_err("no"),
     ];
     errors.extend(remote.put_documents(&[document]).await.into_iter().map(|answer| answer.expect_err("no")));

@@ -115,7 +115,7 @@ fn text(entry: &Entry) -> String {
         entry.feedback.iter().map(|remark| format!("★ feedback at {}: {}", remark.position, remark.what)),
     );
     if entry.more {
-        parts.push("… and more".to_owned());
+        parts.push("… perhaps more: show it".to_owned());
     }
     let line = parts.join("  ").replace(['\n', '\r', '\t'], " ");
     let key = shortened(&escaped(&entry.key.value), 44).into_owned();

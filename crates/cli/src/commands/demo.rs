@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use futures_util::StreamExt;
 use precedent::{
-    Access, Append, Condition, ErrorKind, Event, Log, OpenOptions, Query, Read, RecordedEvent, Time,
+    Access, Append, Condition, ErrorKind, Event, Log, OpenOptions, Position, Query, Read, RecordedEvent, Time,
 };
 use serde_json::{Value, json};
 
@@ -84,7 +84,10 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     out.line(format!("          root {root}"))?;
     out.line("")?;
     out.line(format!("{bold}Next{plain}"))?;
-    for (command, what) in next(&url, &story, report.size, &root.to_string()) {
+    let made = events.iter().find(|event| event.event.event_type() == "ai.decision.made");
+    for (command, what) in
+        next(&url, &story, made.map(|event| event.position), report.size, &root.to_string())
+    {
         out.line(format!("  {command}\n      {dim}{what}{plain}"))?;
     }
     out.flush()
@@ -224,7 +227,7 @@ async fn record(log: &Log, story: &Story) -> Result<()> {
 }
 
 /// What to try after the demo.
-fn next(url: &str, story: &Story, size: u64, root: &str) -> Vec<(String, &'static str)> {
+fn next(url: &str, story: &Story, made: Option<Position>, size: u64, root: &str) -> Vec<(String, String)> {
     // Whoever started this through cargo most likely has no 'precedent' on the path yet.
     let program = match std::env::var_os("CARGO") {
         None => "precedent",
@@ -235,18 +238,20 @@ fn next(url: &str, story: &Story, size: u64, root: &str) -> Vec<(String, &'stati
         other => format!(" --store {}", quoted(other)),
     };
     let command = |rest: &str| format!("{program} {rest}{store}");
-    vec![
-        (command("serve"), "the same log over HTTP, on this machine only"),
+    let then = made.map_or_else(String::new, |position| format!("; --at {position}, as it was then"));
+    let next = [
+        (command("serve"), "the same log over HTTP and in the browser, on this machine only".to_owned()),
         (
-            command(&format!("read --decision {}", story.decision)),
-            "everything about this one decision; --json for all of it",
+            command(&format!("show {}", story.decision)),
+            format!("what the model saw, what it decided, and what came of it{then}"),
         ),
-        (command("read --follow"), "every event as it comes"),
+        (command("read --follow"), "every event as it comes".to_owned()),
         (
             command(&format!("verify --expect {size}:{root}")),
-            "later: that nothing was changed or cut off since",
+            "later: that nothing was changed or cut off since".to_owned(),
         ),
-    ]
+    ];
+    next.into()
 }
 
 /// As a shell takes it.

@@ -18,7 +18,7 @@ pub(crate) struct Args {
     #[arg(long = "as", value_name = "WHAT")]
     by: Option<By>,
     /// As it was when this position had been recorded, or at this time in RFC 3339: nothing later is shown
-    #[arg(long, value_name = "POSITION|TIME")]
+    #[arg(long, value_name = "POSITION|TIME", allow_hyphen_values = true)]
     at: Option<At>,
     /// Everything: long texts whole, definitions of tools, ids and attributes of events
     #[arg(long)]
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
     let log = global.log().await?;
     let ask = Ask { what: args.what, by: args.by, at: args.at, bounds: Bounds::default() };
     let shown = show(&log, &ask).await.map_err(|error| {
-        let ambiguous = error.message().ends_with("is to be shown");
+        let ambiguous = error.message().contains("say as which");
         let failure = Failure::from(error);
         match ambiguous {
             true => failure.hint("--as position, or --as with the other"),

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -145,6 +145,36 @@ impl Running {
     pub(crate) fn end(&mut self) -> i32 {
         within(|| self.0.try_wait().unwrap()).code().unwrap_or(-1)
     }
+}
+
+/// A server on this machine over the store of a place; it is killed, by its id, when the test ends.
+pub(crate) struct Server {
+    _running: Running,
+    /// Host and port.
+    pub(crate) http: String,
+    /// Host and port of OTLP over HTTP.
+    pub(crate) otlp: String,
+}
+
+pub(crate) fn serve(place: &Place, arguments: &[&str]) -> Server {
+    let mut command = place.command([
+        "--json",
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--otlp-grpc",
+        "off",
+        "--otlp-http",
+        "127.0.0.1:0",
+    ]);
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut running = Running(command.spawn().unwrap());
+    let mut line = String::new();
+    BufReader::new(running.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let said: Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+    let host = |name: &str| said[name].as_str().unwrap_or_default().trim_start_matches("http://").to_owned();
+    let http = host(if said["listening"].is_string() { "listening" } else { "url" });
+    Server { _running: running, http, otlp: host("otlp_http") }
 }
 
 /// Asks again and again, a bounded time.

@@ -132,7 +132,13 @@ fn unframed(body: &Bytes) -> Result<(bool, Bytes), Refused> {
     if flag > 1 {
         return Err(bad(format!("the flag of the message is {flag}, expected 0 or 1")));
     }
-    if rest.len() as u64 != u64::from(len) {
+    if rest.len() as u64 > u64::from(len) {
+        return Err(bad(format!(
+            "the call takes one message, and {} bytes follow the one of {len} bytes",
+            rest.len() as u64 - u64::from(len)
+        )));
+    }
+    if (rest.len() as u64) < u64::from(len) {
         return Err(bad(format!("the message announces {len} bytes, and {} follow", rest.len())));
     }
     Ok((flag == 1, rest))

@@ -150,7 +150,7 @@ pub(crate) fn decoded(app: &App, coding: Coding, received: Received) -> Result<R
 }
 
 /// Runs something that takes a while for a large input.
-fn blocking<T>(len: usize, work: impl FnOnce() -> T) -> T {
+pub(crate) fn blocking<T>(len: usize, work: impl FnOnce() -> T) -> T {
     match Handle::current().runtime_flavor() {
         RuntimeFlavor::MultiThread if len > LARGE => tokio::task::block_in_place(work),
         _ => work(),

@@ -27,6 +27,8 @@ use tower_service::Service;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Headers of an answer; of all together hyper reads some 400 KiB.
+const HEADERS_MAX: usize = 1_024;
 /// How long one that nobody uses is kept.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -40,6 +42,7 @@ impl Client {
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
+            .http1_max_headers(HEADERS_MAX)
             // A request that was begun on a connection that had just ended is for the application to repeat.
             .retry_canceled_requests(false)
             .build(connector);

@@ -21,34 +21,37 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use hyper::body::Body as _;
 use precedent_capture::Gap;
-use precedent_capture::exchange::{Call, Called, Headers, Requested};
+use precedent_capture::exchange::{self, CONTINUED, Call, Called, Headers, Recording, Requested};
 use precedent_capture::gap::Reason;
 use precedent_capture::view::Moment;
 use precedent_core::{Error, ErrorKind};
-use tokio::sync::oneshot;
+use tokio::sync::{SemaphorePermit, oneshot};
 use tokio::time::timeout;
 
 use crate::app::App;
+use crate::body::drain;
 use crate::capture::record;
 use crate::config::Upstream;
 use crate::metrics::counted;
+use crate::otlp::blocking;
 use crate::problem::Problem;
 use client::Client;
-use tee::{Copied, Tee};
+use tee::{Copied, Kept, Tee};
 
-/// Headers that concern one connection and not the message, by RFC 9110 section 7.6.1.
-const HOP_BY_HOP: [&str; 9] = [
+/// Headers that concern one connection and not the message, by RFC 9110 section 7.6.1. `Trailer` is none of them: what an answer
+/// announces goes on to an application that asks for it (`TE: trailers`).
+const HOP_BY_HOP: [&str; 8] = [
     "connection",
     "keep-alive",
     "proxy-authenticate",
     "proxy-authorization",
     "proxy-connection",
     "te",
-    "trailer",
     "transfer-encoding",
     "upgrade",
 ];
@@ -137,9 +140,20 @@ async fn pass(proxy: &Arc<Proxy>, upstream: &Upstream, request: Request) -> Resu
     let headers = forwarded(&head.headers);
     let recorded_headers = copied(&headers);
 
+    let announced = length_of(&head.headers);
+    if proxy.fail_closed
+        && let Some(len) = announced
+    {
+        // Only looked at: a client that announces much and sends nothing holds no room.
+        if let Err(error) = Kept::new(app.clone()).expect(len) {
+            drain(body).await;
+            return Err(Problem::http("not_recorded", format!("the call is not passed on: {error}")));
+        }
+    }
+
     // The request is recorded in a task of its own, whatever becomes of this connection.
     let (copy, whole) = oneshot::channel();
-    let tee = Tee::request(body, app.clone(), copy);
+    let tee = Tee::request(body, app.clone(), proxy.fail_closed, copy);
     let asked = tokio::spawn(record_request(app.clone(), call.clone(), recorded_headers, whole));
     let mut answering = Answering::new(proxy.clone(), call, began, asked);
 
@@ -152,6 +166,14 @@ async fn pass(proxy: &Arc<Proxy>, upstream: &Upstream, request: Request) -> Resu
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => {
             let detail = format!("the upstream '{}' cannot be asked: {error}", upstream.name);
+            // It may have been broken off here, for want of room.
+            if proxy.fail_closed
+                && let Err(error) = answering.request_is_durable(silence).await
+            {
+                let detail = format!("the call is not recorded: {error}");
+                answering.failed(&detail).await;
+                return Err(Problem::http("not_recorded", detail));
+            }
             answering.failed(&detail).await;
             return Err(Problem::http("upstream_failed", detail));
         }
@@ -168,8 +190,15 @@ async fn pass(proxy: &Arc<Proxy>, upstream: &Upstream, request: Request) -> Resu
     let (head, body) = answer.into_parts();
     answering.called.status = Some(head.status.as_u16());
     answering.called.head_us = Some(answering.elapsed_us());
-    let headers = passed_back(&head.headers);
+    let headers = end_to_end(&head.headers);
     answering.called.headers = copied(&headers);
+    // Nobody was asked for another protocol: what follows is not HTTP.
+    if head.status == StatusCode::SWITCHING_PROTOCOLS {
+        let detail =
+            format!("the upstream '{}' switches protocols, which it was not asked for", upstream.name);
+        answering.failed(&detail).await;
+        return Err(Problem::http("upstream_failed", detail));
+    }
     if proxy.fail_closed
         && let Err(error) = answering.request_is_durable(silence).await
     {
@@ -177,8 +206,17 @@ async fn pass(proxy: &Arc<Proxy>, upstream: &Upstream, request: Request) -> Resu
         answering.failed(&detail).await;
         return Err(Problem::http("not_recorded", detail));
     }
-    let length = head.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-    let tee = Tee::answer(body, answering, length, permit);
+    let length = length_of(&head.headers);
+    let mut copy = Kept::new(app.clone());
+    if proxy.fail_closed
+        && let Some(len) = length.filter(|_| !body.is_end_stream())
+        && let Err(error) = copy.expect(len)
+    {
+        let detail = format!("the answer of {len} bytes is held back: {error}");
+        answering.failed(&detail).await;
+        return Err(Problem::http("not_recorded", detail));
+    }
+    let tee = Tee::answer(body, answering, copy, length, permit);
     let mut response = Response::new(Body::new(tee));
     *response.status_mut() = head.status;
     *response.headers_mut() = headers;
@@ -194,11 +232,13 @@ fn forwarded(headers: &HeaderMap) -> HeaderMap {
     // The client sets the host of the upstream, and the server has answered the expectation.
     out.remove(header::HOST);
     out.remove(header::EXPECT);
+    // Its trailers stay here, since few servers take any.
+    out.remove(header::TRAILER);
     out
 }
 
-fn passed_back(headers: &HeaderMap) -> HeaderMap {
-    end_to_end(headers)
+fn length_of(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
@@ -233,16 +273,12 @@ async fn record_request(
 ) -> Asked {
     let busy = app.busy();
     let copied = whole.await.unwrap_or_default();
-    let Copied { body, room, no_room, .. } = copied;
+    let Copied { body, room, no_room } = copied;
+    let weight = weight(&headers, &body);
+    let turn = turn(&app, weight).await;
     let requested = Requested { headers, body };
-    let recorded = match call.requested(&requested, &app.capture.rules) {
-        Err(error) => Err(error),
-        Ok((event, gap)) => {
-            let id = event.id().to_owned();
-            let events = std::iter::once(event).chain(gap).collect();
-            record(&app, events).await.map(|_| id)
-        }
-    };
+    let events = blocking(weight, || call.requested(requested, &app.capture.rules));
+    let recorded = record_message(&app, weight, events).await;
     let recorded = match recorded {
         Ok(id) if no_room => Err(Error::new(
             ErrorKind::Overloaded,
@@ -250,8 +286,41 @@ async fn record_request(
         )),
         recorded => recorded,
     };
-    drop((room, busy));
+    drop((room, turn, busy));
     (call, recorded)
+}
+
+/// Bytes of a message that are recorded in one go, beside any number of others.
+const LIGHT: usize = 1 << 20;
+
+/// How much there is to look through, about: a body can be many times as long once it is decoded.
+fn weight(headers: &Headers, body: &exchange::Body) -> usize {
+    let coded = headers.iter().any(|(name, _)| name == header::CONTENT_ENCODING.as_str());
+    body.bytes.len() * if coded { 64 } else { 1 }
+}
+
+/// Waits for a place among the few messages that are recorded at once, if this is one that takes much memory meanwhile.
+async fn turn(app: &App, weight: usize) -> Option<SemaphorePermit<'_>> {
+    match weight > LIGHT {
+        true => app.recordings.acquire().await.ok(),
+        false => None,
+    }
+}
+
+/// Records the events of a message: the parts of its body as they are made, then the event itself, in one append with its gaps.
+/// Answers the event's id.
+async fn record_message(app: &Arc<App>, weight: usize, mut events: Recording<'_>) -> Result<String, Error> {
+    let mut last = Vec::new();
+    while let Some(event) = blocking(weight, || events.next()) {
+        let event = event?;
+        match event.event_type() == CONTINUED {
+            true => drop(record(app, vec![event]).await?),
+            false => last.push(event),
+        }
+    }
+    let id = last.first().map(|event| event.id().to_owned()).unwrap_or_default();
+    record(app, last).await?;
+    Ok(id)
 }
 
 /// A call that is under way: it is recorded when the answer has ended, or when this is dropped before that.
@@ -348,10 +417,12 @@ impl Answering {
         if !self.called.complete {
             app.capture.counts.proxied_incomplete.fetch_add(1, Ordering::Relaxed);
         }
-        let recorded = match call.called(&self.called, &app.capture.rules) {
-            Err(error) => Err(error),
-            Ok((event, gap)) => record(&app, std::iter::once(event).chain(gap).collect()).await.map(drop),
-        };
+        let called = std::mem::take(&mut self.called);
+        let weight = weight(&called.headers, &called.body);
+        let turn = turn(&app, weight).await;
+        let events = blocking(weight, || call.called(called, &app.capture.rules));
+        let recorded = record_message(&app, weight, events).await.map(drop);
+        drop(turn);
         for (what, outcome) in [("request", &asked), ("answer", &recorded)] {
             if let Err(error) = outcome {
                 let gap = Gap {

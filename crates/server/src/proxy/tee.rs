@@ -6,17 +6,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::body::Body;
-use bytes::{Bytes, BytesMut};
+use axum::http::HeaderMap;
+use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use precedent_capture::exchange::{BODY_BYTES_MAX, Body as Recorded, CHUNKS_MAX};
-use precedent_core::Error;
+use precedent_capture::exchange::{
+    BEGINNING_BYTES, BODY_BYTES_MAX, Body as Recorded, CHUNKS_MAX, HEADERS_BYTES_MAX,
+};
+use precedent_core::{Error, ErrorKind};
+use sha2::{Digest, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::Answering;
 use super::client::told;
+use super::{Answering, copied};
 use crate::app::{App, BODY_PERMIT_BYTES};
+use crate::body::drain;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -30,20 +35,42 @@ pub(super) struct Copied {
     pub(super) no_room: bool,
 }
 
-/// A copy that grows as long as there is room.
-struct Copy {
+/// A copy that grows as long as there is room and the body is not too long to be recorded; from then on what passes is counted and
+/// hashed.
+pub(super) struct Kept {
     app: Arc<App>,
-    bytes: BytesMut,
+    bytes: Vec<u8>,
     len: u64,
+    /// Of everything that has passed, once that is more than is kept.
+    hash: Option<Sha256>,
     /// What is held beside the bytes.
     beside: usize,
     room: Option<OwnedSemaphorePermit>,
     no_room: bool,
 }
 
-impl Copy {
-    fn new(app: Arc<App>) -> Self {
-        Self { app, bytes: BytesMut::new(), len: 0, beside: 0, room: None, no_room: false }
+impl Kept {
+    pub(super) fn new(app: Arc<App>) -> Self {
+        Self { app, bytes: Vec::new(), len: 0, hash: None, beside: 0, room: None, no_room: false }
+    }
+
+    /// Takes room ahead for a body of this length, or says that there is none.
+    pub(super) fn expect(&mut self, len: u64) -> Result<(), Error> {
+        let kept = if len > BODY_BYTES_MAX as u64 { BEGINNING_BYTES } else { len as usize };
+        match self.holds(kept) {
+            true => Ok(()),
+            false => Err(self.refused()),
+        }
+    }
+
+    fn refused(&self) -> Error {
+        let max = self.app.limits.bodies_bytes_max;
+        Error::new(
+            ErrorKind::Overloaded,
+            format!(
+                "there is no room to record it: the bodies under way would take more than {max} bytes together"
+            ),
+        )
     }
 
     /// Takes room for so many bytes in all.
@@ -66,47 +93,76 @@ impl Copy {
         }
     }
 
-    fn add(&mut self, data: &Bytes) {
-        // A copy has no holes: after a cut nothing more is kept.
-        let is_cut = self.len > self.bytes.len() as u64;
+    /// Gives back the room that is not needed.
+    fn shrink(&mut self) {
+        self.bytes.shrink_to_fit();
+        let needed = (self.bytes.len() + self.beside).div_ceil(BODY_PERMIT_BYTES);
+        if let Some(room) = &mut self.room {
+            let surplus = room.num_permits().saturating_sub(needed);
+            drop(room.split(surplus));
+        }
+    }
+
+    /// Says that there is no room for it, when that first shows.
+    fn add(&mut self, data: &Bytes) -> Result<(), Error> {
         self.len += data.len() as u64;
-        let keep = data.len().min(BODY_BYTES_MAX - self.bytes.len());
-        if is_cut || self.no_room {
-            return;
+        if let Some(hash) = &mut self.hash {
+            hash.update(data);
+            return Ok(());
         }
-        if !self.holds(self.bytes.len() + keep + self.beside) {
-            self.no_room = true;
-            return;
+        let len = self.bytes.len() + data.len();
+        if len <= BODY_BYTES_MAX && self.holds(len + self.beside) {
+            // It grows by a quarter, so what is reserved is never much more than what is counted.
+            if len > self.bytes.capacity() {
+                let more = data.len().max(self.bytes.len() / 4).min(BODY_BYTES_MAX - self.bytes.len());
+                self.bytes.reserve_exact(more.max(data.len()));
+            }
+            self.bytes.extend_from_slice(data);
+            return Ok(());
         }
-        self.bytes.extend_from_slice(&data[..keep]);
+        // A copy has no holes: from here on nothing is kept.
+        let mut hash = Sha256::new();
+        hash.update(&self.bytes);
+        hash.update(data);
+        self.hash = Some(hash);
+        self.no_room = len <= BODY_BYTES_MAX;
+        self.bytes.truncate(BEGINNING_BYTES);
+        self.shrink();
+        match self.no_room {
+            true => Err(self.refused()),
+            false => Ok(()),
+        }
     }
 
     fn take(&mut self) -> Copied {
-        let bytes = std::mem::take(&mut self.bytes).freeze();
-        Copied { body: Recorded { bytes, len: self.len }, room: self.room.take(), no_room: self.no_room }
+        let bytes = Bytes::from(std::mem::take(&mut self.bytes));
+        let sha256 = self.hash.take().map(|hash| hash.finalize().into());
+        let body = Recorded { bytes, len: self.len, sha256 };
+        Copied { body, room: self.room.take(), no_room: self.no_room }
     }
 }
 
 /// A body on its way through.
 pub(super) enum Tee {
-    Request(RequestTee),
+    Request(Box<RequestTee>),
     Answer(Box<AnswerTee>),
 }
 
 impl Tee {
-    /// A request on its way to the upstream; its copy goes to `whole` when it has ended or is dropped.
-    pub(super) fn request(body: Body, app: Arc<App>, whole: oneshot::Sender<Copied>) -> Self {
-        Self::Request(RequestTee { body, copy: Copy::new(app), whole: Some(whole) })
+    /// A request on its way to the upstream; its copy goes to `whole` when it has ended or is dropped. If it has to be recorded and
+    /// there is no room for that, it is broken off.
+    pub(super) fn request(body: Body, app: Arc<App>, must: bool, whole: oneshot::Sender<Copied>) -> Self {
+        Self::Request(Box::new(RequestTee { body, copy: Kept::new(app), must, whole: Some(whole) }))
     }
 
     /// An answer on its way back.
     pub(super) fn answer(
         body: Incoming,
         answering: Answering,
+        copy: Kept,
         length: Option<u64>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
-        let copy = Copy::new(answering.proxy.app.clone());
         let patience = answering.proxy.app.limits.upstream_timeout;
         Self::Answer(Box::new(AnswerTee {
             body,
@@ -124,7 +180,9 @@ impl Tee {
 
 pub(super) struct RequestTee {
     body: Body,
-    copy: Copy,
+    copy: Kept,
+    /// Whether it goes on only if it can be recorded.
+    must: bool,
     whole: Option<oneshot::Sender<Copied>>,
 }
 
@@ -144,7 +202,7 @@ impl Drop for RequestTee {
 
 pub(super) struct AnswerTee {
     body: Incoming,
-    copy: Copy,
+    copy: Kept,
     answering: Option<Answering>,
     /// The length the upstream announced.
     length: Option<u64>,
@@ -179,9 +237,8 @@ impl AnswerTee {
         }
         let recording = answering.end();
         let recording = tokio::spawn(async move {
-            let recorded = recording
-                .await
-                .unwrap_or_else(|e| Err(Error::new(precedent_core::ErrorKind::Internal, e.to_string())));
+            let recorded =
+                recording.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Internal, e.to_string())));
             drop(room);
             recorded
         });
@@ -190,8 +247,9 @@ impl AnswerTee {
         }
     }
 
-    fn chunk(&mut self, data: &Bytes) {
-        let Some(answering) = &mut self.answering else { return };
+    /// Keeps a copy of a piece; an error if the answer cannot be recorded and has to be.
+    fn chunk(&mut self, data: &Bytes) -> Result<(), Error> {
+        let Some(answering) = &mut self.answering else { return Ok(()) };
         let at = answering.elapsed_us();
         let chunks = &mut answering.called.chunks;
         let is_full = chunks.len() >= CHUNKS_MAX;
@@ -202,7 +260,26 @@ impl AnswerTee {
                 self.copy.beside += 16;
             }
         }
-        self.copy.add(data);
+        let must = answering.proxy.fail_closed;
+        self.copy.add(data).or_else(|error| if must { Err(error) } else { Ok(()) })
+    }
+
+    /// Breaks the answer off: here, and in the record.
+    fn broken(&mut self, error: String) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.ended = true;
+        self.end(false, Some(error.clone()));
+        self.recording = None;
+        Poll::Ready(Some(Err(error.into())))
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        let Some(answering) = &mut self.answering else { return };
+        let mut left = HEADERS_BYTES_MAX;
+        answering.called.trailers = copied(trailers);
+        answering.called.trailers.retain(|(name, value)| {
+            left = left.saturating_sub(name.len() + value.len());
+            left > 0
+        });
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
@@ -230,22 +307,14 @@ impl AnswerTee {
                     if self.silence.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
                     }
-                    self.ended = true;
-                    let error = "the upstream fell silent in the middle of its answer".to_owned();
-                    self.end(false, Some(error.clone()));
-                    self.recording = None;
-                    return Poll::Ready(Some(Err(error.into())));
+                    return self.broken("the upstream fell silent in the middle of its answer".to_owned());
                 }
                 Poll::Ready(None) => {
                     self.ended = true;
                     self.end(true, None);
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    self.ended = true;
-                    let error = format!("the upstream broke its answer off: {}", told(&error));
-                    self.end(false, Some(error.clone()));
-                    self.recording = None;
-                    return Poll::Ready(Some(Err(error.into())));
+                    return self.broken(format!("the upstream broke its answer off: {}", told(&error)));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Some(answering) = &self.answering {
@@ -254,7 +323,9 @@ impl AnswerTee {
                     }
                     if let Some(data) = frame.data_ref() {
                         let data = data.clone();
-                        self.chunk(&data);
+                        if let Err(error) = self.chunk(&data) {
+                            return self.broken(format!("the answer is broken off here: {error}"));
+                        }
                         // The connection looks no further once it has the announced length.
                         if self.is_whole() {
                             self.ended = true;
@@ -262,6 +333,15 @@ impl AnswerTee {
                             self.held = Some(frame);
                             continue;
                         }
+                    }
+                    if let Some(trailers) = frame.trailers_ref() {
+                        // They are the end, which is held like the last piece of an announced length.
+                        let trailers = trailers.clone();
+                        self.trailers(&trailers);
+                        self.ended = true;
+                        self.end(true, None);
+                        self.held = Some(frame);
+                        continue;
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
@@ -293,8 +373,14 @@ impl HttpBody for Tee {
                 match &frame {
                     None | Some(Err(_)) => tee.end(),
                     Some(Ok(frame)) => {
-                        if let Some(data) = frame.data_ref() {
-                            tee.copy.add(data);
+                        if let Some(data) = frame.data_ref()
+                            && let Err(error) = tee.copy.add(data)
+                            && tee.must
+                        {
+                            tee.end();
+                            // Heard to its end all the same, so that whoever sends it can read why.
+                            tokio::spawn(drain(std::mem::take(&mut tee.body)));
+                            return Poll::Ready(Some(Err(error.into())));
                         }
                         if tee.body.is_end_stream() {
                             tee.end();

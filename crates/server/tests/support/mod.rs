@@ -1,6 +1,10 @@
 //! A server over a store that can be given troubles, and a client that sees every byte.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod browser;
+pub mod otlp;
+pub mod proxied;
+
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};

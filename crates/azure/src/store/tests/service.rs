@@ -1,6 +1,6 @@
 //! A service in memory, with one table of everything.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use precedent_core::{
     Durability, Error, ErrorKind, Limits, LogId, LogName, Position, RecordedEvent, Result, Time,
 };
 
-use crate::remote::{Commit, Document, IS_MISSING, LogRecord, Outcome, Remote, StoredFrame};
+use crate::remote::{Commit, Document, FrameSet, IS_MISSING, LogRecord, Outcome, Remote, StoredFrame};
 
 /// What happens to the next commit.
 #[derive(Debug, Clone)]
@@ -22,11 +22,13 @@ pub(super) enum Fault {
     LoseAnswer { written: bool },
     /// No answer comes, to this commit and whenever it is sent again.
     NeverAnswer { written: bool },
+    /// A defect of ours: it panics.
+    Panic,
 }
 
 /// Handles on one service are clones.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Service(Arc<Mutex<Tables>>, Meanwhile);
+pub(super) struct Service(Arc<Mutex<Tables>>, Meanwhile, Arc<tokio::sync::RwLock<()>>);
 
 /// What happens, once, when a writer next asks for the service's clock: behind its look at what is here, and before it
 /// drafts a frame on that.
@@ -47,13 +49,23 @@ pub(super) struct Tables {
     pub(super) frames: BTreeMap<(LogId, u64), Commit>,
     pub(super) documents: BTreeMap<(LogId, Position), RecordedEvent>,
     registers: BTreeMap<RegisterName, Register>,
-    through: BTreeMap<LogId, u64>,
+    documented: BTreeMap<LogId, FrameSet>,
     faults: VecDeque<Fault>,
     silent: bool,
     pub(super) commits: u64,
     pub(super) tail_checks: u64,
     pub(super) clock: Option<(Time, Time)>,
+    /// Commits that have come, those included that are held.
+    pub(super) held: u64,
+    /// Every commit is told that its number is taken.
+    pub(super) taken: bool,
+    /// Frames that were read.
+    pub(super) fetched: u64,
     pub(super) refuse_documents: Option<ErrorKind>,
+    /// Documents that cannot be written for now.
+    pub(super) failing_documents: BTreeSet<Position>,
+    /// Whether documents get no answer.
+    pub(super) documents_hang: bool,
     pub(super) region: String,
 }
 
@@ -69,6 +81,17 @@ impl Service {
     /// Lets something happen while the next frame is drafted.
     pub(super) fn meanwhile(&self, happens: impl FnOnce() + Send + 'static) {
         *self.1.0.lock().unwrap_or_else(|p| p.into_inner()) = Some(Box::new(happens));
+    }
+
+    /// Whatever was to happen to later commits does not.
+    pub(super) fn forget_faults(&self) {
+        self.tables().faults.clear();
+        self.answer();
+    }
+
+    /// No commit goes on before what this answers is dropped.
+    pub(super) fn hold(&self) -> tokio::sync::OwnedRwLockWriteGuard<()> {
+        self.2.clone().try_write_owned().expect("nothing is committed at the moment")
     }
 
     /// Answers again, after [`Fault::NeverAnswer`].
@@ -177,7 +200,7 @@ impl Remote for Service {
 
     fn frames(&self, log: LogId, from: u64, bytes_max: usize) -> BoxFuture<'_, Result<Vec<StoredFrame>>> {
         async move {
-            let tables = self.tables();
+            let mut tables = self.tables();
             let mut bytes = 0;
             let fits = |frame: &StoredFrame| {
                 let take = bytes < bytes_max;
@@ -190,20 +213,31 @@ impl Remote for Service {
                 header: Some(commit.header.clone()),
                 bytes: Ok(commit.bytes.clone()),
             });
-            Ok(stored.take_while(fits).collect())
+            let stored: Vec<_> = stored.take_while(fits).collect();
+            tables.fetched += stored.len() as u64;
+            Ok(stored)
         }
         .boxed()
     }
 
     fn commit<'a>(&'a self, commit: &'a Commit) -> BoxFuture<'a, Outcome> {
         async move {
+            self.tables().held += 1;
+            drop(self.2.read().await);
             tokio::task::yield_now().await;
             let mut tables = self.tables();
             tables.commits += 1;
             if tables.silent {
                 return Outcome::Unsettled(unavailable());
             }
+            if tables.taken {
+                return Outcome::Taken;
+            }
             let written = match tables.faults.pop_front() {
+                Some(Fault::Panic) => {
+                    drop(tables);
+                    panic!("a panic that a test asked for");
+                }
                 None => return tables.commit(commit),
                 Some(Fault::Refuse) => {
                     return Outcome::Refused(Error::new(ErrorKind::Full, "the partition is at its ceiling"));
@@ -243,25 +277,29 @@ impl Remote for Service {
         .boxed()
     }
 
-    fn documents_through(&self, log: LogId) -> BoxFuture<'_, Result<u64>> {
-        async move { Ok(self.tables().through.get(&log).copied().unwrap_or(0)) }.boxed()
+    fn documented(&self, log: LogId) -> BoxFuture<'_, Result<FrameSet>> {
+        async move { Ok(self.tables().documented.get(&log).cloned().unwrap_or_default()) }.boxed()
     }
 
-    fn set_documents_through(&self, log: LogId, frames: u64) -> BoxFuture<'_, Result<()>> {
+    fn add_documented<'a>(&'a self, log: LogId, frames: &'a FrameSet) -> BoxFuture<'a, Result<FrameSet>> {
         async move {
             let mut tables = self.tables();
-            let through = tables.through.entry(log).or_default();
-            *through = frames.max(*through);
-            Ok(())
+            let there = tables.documented.entry(log).or_default();
+            there.add(frames);
+            Ok(there.clone())
         }
         .boxed()
     }
 
     fn put_documents<'a>(&'a self, documents: &'a [Document]) -> BoxFuture<'a, Vec<Result<()>>> {
         async move {
+            if self.tables().documents_hang {
+                std::future::pending::<()>().await;
+            }
             let mut tables = self.tables();
             let put = |document: &Document| match tables.refuse_documents {
                 Some(kind) => Err(Error::new(kind, "no documents today")),
+                None if tables.failing_documents.contains(&document.event.position) => Err(unavailable()),
                 None => {
                     let event = &document.event;
                     tables.documents.entry((event.log, event.position)).or_insert_with(|| event.clone());

@@ -111,7 +111,7 @@ fn row(entry: &Entry, log: &LogName) -> String {
     what.extend(entry.outcomes.iter().map(|remark| told("★", "outcome", remark)));
     what.extend(entry.feedback.iter().map(|remark| told("★", "feedback", remark)));
     if entry.more {
-        what.push("<span class=more>… and more</span>".to_owned());
+        what.push("<span class=more>… perhaps more: open it</span>".to_owned());
     }
     format!(
         "<li><a href={}><span class=p>{}</span>{}<span class=type title={}>{}</span><span class=stream>{}</span><span class=more>{}</span></a></li>",

@@ -94,6 +94,7 @@
     const list = document.getElementById("timeline");
     if (list && list.dataset.events) follow(list, going.signal);
     const sign = document.getElementById("sign");
+    if (sign) sign.elements.token.focus();
     if (sign && sessionStorage.getItem(KEY)) go(location.href, false);
   };
 

@@ -34,7 +34,7 @@ pub(in super::super) const ROUTE: Route = Route {
 };
 
 /// Characters of a text that a page shows of it; the rest is a click away.
-const CHARS_MAX: usize = 4_000;
+const CHARS_MAX: usize = 1_500;
 /// Bytes of a page, near enough: beyond it, steps are shown as their title.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
@@ -180,7 +180,7 @@ fn section(scene: &Scene<'_>, number: usize, record: &Record, query: &Parameters
     let mut out = format!(
         "<section class=\"step {kind}{opened}\" id=p{position} tabindex=-1><h2><a class=p href={}>{position}</a><span class=kind>{shown_kind}</span><span class=title>{}</span>",
         html::attribute(&event_url(position, name)),
-        html::text(&title(&scene.title)),
+        html::text(&scene.title),
     );
     if let Some(by) = scene.by {
         out.push_str(&format!("<span class=by>by its {by}</span>"));
@@ -200,11 +200,6 @@ fn section(scene: &Scene<'_>, number: usize, record: &Record, query: &Parameters
     }
     out.push_str("</section>");
     out
-}
-
-/// A title is a line, whatever was recorded.
-fn title(text: &str) -> String {
-    precedent_decisions::record::shortened(&text.replace(['\n', '\r', '\t'], " "), 400)
 }
 
 fn event_url(position: Position, name: &LogName) -> String {

@@ -1,4 +1,7 @@
-//! A store in memory, one of whose events fails its check.
+//! A store in memory that counts what is read of it, and one of whose events may fail its check.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
@@ -7,18 +10,36 @@ use precedent_core::store::{Finding, Progress, Usage};
 use precedent_core::verify::{Expect, Report};
 use precedent_core::*;
 
-pub(crate) struct Damaged {
-    inner: MemoryStore,
-    position: u64,
+#[derive(Clone)]
+pub(crate) struct Watched {
+    inner: Arc<MemoryStore>,
+    damaged: Option<u64>,
+    pages: Arc<AtomicUsize>,
+    events: Arc<AtomicUsize>,
 }
 
-impl Damaged {
-    pub(crate) fn new(position: u64) -> Self {
-        Self { inner: MemoryStore::new(), position }
+impl Watched {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: Arc::new(MemoryStore::new()),
+            damaged: None,
+            pages: Arc::default(),
+            events: Arc::default(),
+        }
+    }
+
+    /// The event at this position fails its check.
+    pub(crate) fn damaged(position: u64, inner: MemoryStore) -> Self {
+        Self { inner: Arc::new(inner), damaged: Some(position), ..Self::new() }
+    }
+
+    /// Pages and events that were read since this was asked last.
+    pub(crate) fn read_since(&self) -> (usize, usize) {
+        (self.pages.swap(0, Ordering::SeqCst), self.events.swap(0, Ordering::SeqCst))
     }
 }
 
-impl Store for Damaged {
+impl Store for Watched {
     fn limits(&self) -> Limits {
         self.inner.limits()
     }
@@ -31,8 +52,11 @@ impl Store for Damaged {
     fn read<'a>(&'a self, log: &'a LogName, read: &'a Read) -> BoxFuture<'a, Result<Page>> {
         async move {
             let mut page = self.inner.read(log, read).await?;
-            let (bad, good) = page.events.into_iter().partition(|event| event.position.0 == self.position);
+            let (bad, good): (_, Vec<RecordedEvent>) =
+                page.events.into_iter().partition(|event| Some(event.position.0) == self.damaged);
             let bad: Vec<RecordedEvent> = bad;
+            self.pages.fetch_add(1, Ordering::SeqCst);
+            self.events.fetch_add(good.len() + bad.len(), Ordering::SeqCst);
             page.events = good;
             page.damaged = bad
                 .iter()
