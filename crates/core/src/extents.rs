@@ -16,9 +16,9 @@
 //! - It is physical: entry, commitment and length are those of the whole content, so roots and proofs do not
 //!   know of it, and a copied log may choose anew.
 //!
-//! Repeats are found by content-defined anchors: places where a rolling hash of the last 64 bytes has its eight highest
-//! bits zero, about one in 256 bytes (the *gear* hash of Xia et al., "Ddelta", 2014). [`anchors`] finds them on the
-//! caller's thread; [`Recent`] remembers those of the newest literals, in bounded memory. Where one is met
+//! Repeats are found by content-defined anchors: places where a rolling hash of the last 64 bytes has its seven highest
+//! bits zero, and which lie 256 bytes apart or more: about one in 384 bytes (the *gear* hash of Xia et al., "Ddelta",
+//! 2014). [`anchors`] finds them on the caller's thread; [`Recent`] remembers those of the newest literals, in bounded memory. Where one is met
 //! again the bytes themselves are compared and the match is grown both ways. A hash that is not met, or met by
 //! chance, costs bytes and never truth.
 
@@ -45,11 +45,13 @@ pub const SOURCES_MAX: usize = 16;
 const EXTENT_BYTES_MIN: usize = 32;
 /// Bytes the rolling hash depends on.
 const WINDOW: usize = 64;
-/// Anchors lie at least so far apart: content of one repeated byte has one everywhere, or none.
-const ANCHOR_DISTANCE_MIN: usize = 128;
-/// One place in two to the power of this is an anchor: on the 200 runs of tau-bench, all interleaved, 31.4 MB of calls become 3.4 MB
-/// of literals with 9, 2.7 MB with 8 and 2.1 MB with 7 (and more sources); each step doubles the work of remembering.
-const ANCHOR_BITS: u32 = 8;
+/// Anchors lie at least so far apart: content of one repeated byte has one everywhere, or none. What lies between an
+/// anchor and the first place where the next can be needs no hash, so half of all bytes are passed over.
+const ANCHOR_DISTANCE_MIN: usize = 256;
+/// Beyond that one place in two to the power of this is an anchor.
+const ANCHOR_BITS: u32 = 7;
+/// Content without repeats has an anchor in about so many bytes.
+const BYTES_AN_ANCHOR: usize = ANCHOR_DISTANCE_MIN + (1 << ANCHOR_BITS);
 
 /// A number for every byte value, made by SplitMix64 (Steele et al., 2014) from zero. They are no part of the format.
 const GEAR: [u64; 256] = {
@@ -83,20 +85,57 @@ pub fn anchors(content: &[u8]) -> Vec<Anchor> {
 
 fn all_anchors(content: &[u8]) -> Vec<Anchor> {
     let mut found = Vec::new();
-    if content.len() < WINDOW || u32::try_from(content.len()).is_err() {
+    if u32::try_from(content.len()).is_err() {
         return found;
     }
-    let mut hash =
-        content[..WINDOW - 1].iter().fold(0u64, |hash, byte| (hash << 1).wrapping_add(GEAR[*byte as usize]));
-    let mut next = 0;
-    for (at, byte) in content.iter().enumerate().skip(WINDOW - 1) {
-        hash = (hash << 1).wrapping_add(GEAR[*byte as usize]);
-        if hash >> (64 - ANCHOR_BITS) == 0 && at >= next {
-            found.push(Anchor { at: at as u32 + 1, hash });
-            next = at + ANCHOR_DISTANCE_MIN;
-        }
+    let mut from = 0;
+    while let Some(anchor) = next_anchor(content, from) {
+        // What lies in between is not even looked at.
+        from = anchor.at as usize + ANCHOR_DISTANCE_MIN - WINDOW;
+        found.push(anchor);
     }
     found
+}
+
+const _: () =
+    assert!((WINDOW - 1).is_multiple_of(3), "the bytes before the first hash are taken three at a time");
+
+/// The first anchor whose 64 bytes begin at `from` or behind it.
+///
+/// Half of everything that is recorded goes through here byte by byte. So it goes four bytes at a time, and what they
+/// add is put together before it meets the hash, which each step has to wait for.
+fn next_anchor(content: &[u8], from: usize) -> Option<Anchor> {
+    const LIMIT: u64 = 1 << (64 - ANCHOR_BITS);
+    let gear = |byte: u8| GEAR[usize::from(byte)];
+    let (before, rest) = content.get(from..)?.split_at_checked(WINDOW - 1)?;
+    let mut hash = before.chunks_exact(3).fold(0u64, |hash, three| {
+        let [a, b, c] = [gear(three[0]), gear(three[1]), gear(three[2])];
+        (hash << 3).wrapping_add((a << 2).wrapping_add(b << 1).wrapping_add(c))
+    });
+    let mut behind = from + WINDOW - 1;
+    let found = |behind: usize, hash: u64| Some(Anchor { at: behind as u32, hash });
+    let mut fours = rest.chunks_exact(4);
+    for four in &mut fours {
+        let [a, b, c, d] = [gear(four[0]), gear(four[1]), gear(four[2]), gear(four[3])];
+        let first = (hash << 1).wrapping_add(a);
+        let second = (hash << 2).wrapping_add((a << 1).wrapping_add(b));
+        let third = (second << 1).wrapping_add(c);
+        hash = (second << 2).wrapping_add((c << 1).wrapping_add(d));
+        if first.min(second).min(third.min(hash)) < LIMIT {
+            let all = [first, second, third, hash];
+            let index = all.iter().position(|hash| *hash < LIMIT)?;
+            return found(behind + index + 1, all[index]);
+        }
+        behind += 4;
+    }
+    for byte in fours.remainder() {
+        hash = (hash << 1).wrapping_add(gear(*byte));
+        behind += 1;
+        if hash < LIMIT {
+            return found(behind, hash);
+        }
+    }
+    None
 }
 
 /// A piece of a part's content.
@@ -453,6 +492,10 @@ impl Recent {
             return false;
         }
         let matches = self.matches(scope, content, anchors);
+        if matches.is_empty() {
+            self.remember(position, scope, &[Piece::Literal(content.len())], content.into(), anchors);
+            return false;
+        }
         let mut pieces = Vec::with_capacity(2 * matches.len() + 1);
         let mut literal = Vec::new();
         let mut end = 0;
@@ -467,12 +510,10 @@ impl Recent {
                 pieces.push(Piece::Extent { source: found.source, offset: found.offset, len: found.len });
             }
         }
-        if !matches.is_empty() {
-            put_pieces(position, &pieces, out);
-            out.extend_from_slice(&literal);
-        }
+        put_pieces(position, &pieces, out);
+        out.extend_from_slice(&literal);
         self.remember(position, scope, &pieces, literal.into(), anchors);
-        !matches.is_empty()
+        true
     }
 
     /// Remembers the data of an event that is stored already. Positions ascend.
@@ -514,6 +555,7 @@ impl Recent {
             self.forget_first();
         }
         let (number, mix) = (self.first + self.known.len() as u64, mix_of(scope));
+        self.make_room();
         for anchor in anchors {
             self.places.insert(anchor.hash ^ mix, (number, anchor.at));
         }
@@ -521,6 +563,15 @@ impl Recent {
         if self.places.len() > self.tidy_at {
             self.tidy();
             self.tidy_at = 2 * self.places.len().max(4096);
+        }
+    }
+
+    /// Once there is much, makes room for all there can be: a table that doubles again and again is filled twice.
+    fn make_room(&mut self) {
+        const MUCH: usize = 1 << 20;
+        let all = self.bytes_max / BYTES_AN_ANCHOR;
+        if self.bytes > MUCH && self.places.capacity() < all {
+            self.places.reserve(all - self.places.len());
         }
     }
 
@@ -756,6 +807,25 @@ mod tests {
             assert_eq!(again, content, "position {position}");
             self.stored.0.insert(position, Bytes::copy_from_slice(literal));
             out.len()
+        }
+    }
+
+    #[test]
+    fn anchors_are_where_the_hash_of_sixty_four_bytes_says_and_not_too_close() {
+        for (seed, len) in [(1, 0), (2, 63), (3, 64), (4, 65), (5, 1_027), (6, 20_001), (7, 20_002)] {
+            let content = noise(seed, len);
+            let mut expected: Vec<Anchor> = Vec::new();
+            for behind in WINDOW..=content.len() {
+                let window = &content[behind - WINDOW..behind];
+                let hash =
+                    window.iter().fold(0u64, |hash, byte| (hash << 1).wrapping_add(GEAR[*byte as usize]));
+                let apart = expected.last().map_or(WINDOW, |last| behind - last.at as usize);
+                if hash >> (64 - ANCHOR_BITS) == 0 && (expected.is_empty() || apart >= ANCHOR_DISTANCE_MIN) {
+                    expected.push(Anchor { at: behind as u32, hash });
+                }
+            }
+            assert_eq!(all_anchors(&content), expected, "{len} bytes");
+            assert!(len < 20_000 || expected.len() > 20, "{} anchors in {len} bytes", expected.len());
         }
     }
 
