@@ -1,7 +1,8 @@
-//! Reads deterministic CBOR (RFC 8949 section 4.2.1) where it lies: numbers, texts and bytes, no allocation.
+//! Deterministic CBOR (RFC 8949 section 4.2.1): reads it where it lies, and writes it; numbers, texts and bytes, no
+//! allocation.
 //!
 //! What is not in its shortest form, or of indefinite length, is refused. [`Span`]s name texts by where they are, so
-//! that whoever shares the bytes needs no copy of them.
+//! that whoever shares the bytes needs no copy of them. Both are on the way of every event.
 
 use std::fmt;
 
@@ -199,9 +200,104 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Appends items to `out`, each in its shortest form.
+pub(crate) struct Writer<'a> {
+    out: &'a mut Vec<u8>,
+}
+
+impl<'a> Writer<'a> {
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
+        Self { out }
+    }
+
+    fn head(&mut self, major: u8, value: u64) -> &mut Self {
+        let kind = major << 5;
+        if value < 24 {
+            self.out.push(kind | value as u8);
+        } else if let Ok(value) = u8::try_from(value) {
+            self.out.extend_from_slice(&[kind | 24, value]);
+        } else if let Ok(value) = u16::try_from(value) {
+            let [a, b] = value.to_be_bytes();
+            self.out.extend_from_slice(&[kind | 25, a, b]);
+        } else if let Ok(value) = u32::try_from(value) {
+            let [a, b, c, d] = value.to_be_bytes();
+            self.out.extend_from_slice(&[kind | 26, a, b, c, d]);
+        } else {
+            self.out.push(kind | 27);
+            self.out.extend_from_slice(&value.to_be_bytes());
+        }
+        self
+    }
+
+    pub(crate) fn uint(&mut self, value: u64) -> &mut Self {
+        self.head(0, value)
+    }
+
+    pub(crate) fn i32(&mut self, value: i32) -> &mut Self {
+        match u64::try_from(value) {
+            Ok(value) => self.head(0, value),
+            // -1 is 0, -2 is 1.
+            Err(_) => self.head(1, u64::from(!value as u32)),
+        }
+    }
+
+    pub(crate) fn bool(&mut self, value: bool) -> &mut Self {
+        self.out.push(if value { 0xf5 } else { 0xf4 });
+        self
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+        self.head(2, bytes.len() as u64).out.extend_from_slice(bytes);
+        self
+    }
+
+    pub(crate) fn text(&mut self, text: &str) -> &mut Self {
+        self.head(3, text.len() as u64).out.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    /// So many items follow.
+    pub(crate) fn array(&mut self, items: u64) -> &mut Self {
+        self.head(4, items)
+    }
+
+    /// So many pairs of items follow.
+    pub(crate) fn map(&mut self, pairs: u64) -> &mut Self {
+        self.head(5, pairs)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn written(write: impl FnOnce(&mut Writer<'_>)) -> Vec<u8> {
+        let mut out = Vec::new();
+        write(&mut Writer::new(&mut out));
+        out
+    }
+
+    #[test]
+    fn what_is_written_is_what_another_implementation_writes() {
+        let sizes = [0, 1, 23, 24, 255, 256, 65_535, 65_536, u64::from(u32::MAX), 1 << 32, u64::MAX];
+        for value in sizes {
+            assert_eq!(written(|w| _ = w.uint(value)), minicbor::to_vec(value).unwrap(), "{value}");
+            let mut other = minicbor::Encoder::new(Vec::new());
+            other.map(value).unwrap().array(value).unwrap();
+            assert_eq!(written(|w| _ = w.map(value).array(value)), other.into_writer(), "{value}");
+        }
+        for value in [0, -1, 23, -24, 24, -25, 300, -300, i32::MAX, i32::MIN] {
+            assert_eq!(written(|w| _ = w.i32(value)), minicbor::to_vec(value).unwrap(), "{value}");
+        }
+        for len in [0, 1, 23, 24, 300, 70_000] {
+            let text = "x".repeat(len);
+            assert_eq!(written(|w| _ = w.text(&text)), minicbor::to_vec(&text).unwrap(), "{len}");
+            let mut other = minicbor::Encoder::new(Vec::new());
+            other.bytes(text.as_bytes()).unwrap().bool(true).unwrap().bool(false).unwrap();
+            let ours = written(|w| _ = w.bytes(text.as_bytes()).bool(true).bool(false));
+            assert_eq!(ours, other.into_writer(), "{len}");
+        }
+    }
 
     #[test]
     fn numbers_come_back_and_only_their_shortest_form_is_read() {

@@ -21,9 +21,8 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use minicbor::Encoder;
 
-use crate::cbor::{Bad, Kind, Reader, Span};
+use crate::cbor::{Bad, Kind, Reader, Span, Writer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{AttributeValue, Event, Spans, Tag};
 use crate::ids::{Hash, LogId, Position, Time, Version};
@@ -92,116 +91,116 @@ pub struct LogFields {
 /// The producer's part of an entry, encoded once on the caller's thread; positions come later and may change.
 #[derive(Debug, Clone)]
 pub struct EncodedEnvelope {
-    /// Fields 4 to 6.
-    middle: Vec<u8>,
-    /// Field 9.
-    parts: Vec<u8>,
+    /// Fields 4 to 6, then field 9.
+    bytes: Vec<u8>,
+    /// Where field 9 begins.
+    parts_at: usize,
     has_tags: bool,
-    has_parts: bool,
 }
 
 impl EncodedEnvelope {
     /// Encodes what the producer sent, and the parts.
     pub fn new(event: &Event, parts: &[Part]) -> Self {
-        let mut middle = Encoder::new(Vec::with_capacity(256));
-        encode_middle(&mut middle, event).expect("a vector takes everything");
-        let mut encoded_parts = Encoder::new(Vec::with_capacity(64));
+        // Room for the usual envelope, so that it is allocated once.
+        let mut bytes = Vec::with_capacity(256);
+        encode_middle(event, &mut bytes);
+        let parts_at = bytes.len();
         if !parts.is_empty() {
-            encode_parts(&mut encoded_parts, parts).expect("a vector takes everything");
+            encode_parts(parts, &mut bytes);
         }
-        Self {
-            middle: middle.into_writer(),
-            parts: encoded_parts.into_writer(),
-            has_tags: !event.tags().is_empty(),
-            has_parts: !parts.is_empty(),
-        }
+        Self { bytes, parts_at, has_tags: !event.tags().is_empty() }
     }
 
     /// The most bytes the entry can have, whatever its position.
     pub fn entry_bytes_max(&self) -> usize {
-        LOG_FIELDS_BYTES_MAX + self.middle.len() + self.parts.len()
+        LOG_FIELDS_BYTES_MAX + self.bytes.len()
     }
 
     /// Appends the entry to `out`.
     pub fn write(&self, fields: &LogFields, out: &mut Vec<u8>) {
+        let (middle, parts) = self.bytes.split_at(self.parts_at);
         let count = 6
             + u64::from(self.has_tags)
-            + u64::from(self.has_parts)
+            + u64::from(!parts.is_empty())
             + fields.version.map_or(0, |(_, previous)| 1 + u64::from(previous.is_some()));
-        let infallible = "a vector takes everything";
-        let mut e = Encoder::new(&mut *out);
-        e.map(count).expect(infallible);
-        e.u8(0).and_then(|e| e.u64(ENTRY_VERSION)).expect(infallible);
-        e.u8(1).and_then(|e| e.bytes(&fields.log.0)).expect(infallible);
-        e.u8(2).and_then(|e| e.u64(fields.position.0)).expect(infallible);
-        e.u8(3).and_then(|e| e.u64(fields.recorded.as_micros())).expect(infallible);
-        out.extend_from_slice(&self.middle);
+        Writer::new(out)
+            .map(count)
+            .uint(0)
+            .uint(ENTRY_VERSION)
+            .uint(1)
+            .bytes(&fields.log.0)
+            .uint(2)
+            .uint(fields.position.0)
+            .uint(3)
+            .uint(fields.recorded.as_micros());
+        out.extend_from_slice(middle);
         if let Some((version, previous)) = fields.version {
-            let mut e = Encoder::new(&mut *out);
-            e.u8(7).and_then(|e| e.u64(version.0)).expect(infallible);
+            let mut writer = Writer::new(out);
+            writer.uint(7).uint(version.0);
             if let Some(previous) = previous {
-                e.u8(8).and_then(|e| e.bytes(&previous.0)).expect(infallible);
+                writer.uint(8).bytes(&previous.0);
             }
         }
-        out.extend_from_slice(&self.parts);
+        out.extend_from_slice(parts);
     }
 }
 
-type EncodeResult = Result<(), minicbor::encode::Error<std::convert::Infallible>>;
-
-fn encode_middle(e: &mut Encoder<Vec<u8>>, event: &Event) -> EncodeResult {
-    e.u8(4)?.str(event.event_type())?;
+/// Fields 4 to 6.
+fn encode_middle(event: &Event, out: &mut Vec<u8>) {
+    // Deterministic CBOR orders keys by their encoded bytes, which for text means by length first.
     let defined = [
         ("id", Some(event.id())),
+        ("time", event.time()),
         ("source", Some(event.source())),
         ("subject", event.stream()),
-        ("time", event.time()),
-        ("datacontenttype", event.datacontenttype()),
         ("dataschema", event.dataschema()),
+        ("datacontenttype", event.datacontenttype()),
     ];
-    enum Value<'a> {
-        Text(&'a str),
-        Other(&'a AttributeValue),
-    }
-    let mut all: Vec<(&str, Value<'_>)> = defined
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, Value::Text(value?))))
-        .chain(event.attributes().iter().map(|(name, value)| (name.as_str(), Value::Other(value))))
-        .collect();
-    // Deterministic CBOR orders keys by their encoded bytes, which for text means by length first.
-    all.sort_unstable_by(|(a, _), (b, _)| (a.len(), a).cmp(&(b.len(), b)));
-    e.u8(5)?.map(all.len() as u64)?;
-    for (name, value) in all {
-        e.str(name)?;
+    let defined = defined.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let mut others: Vec<(&str, &AttributeValue)> =
+        event.attributes().iter().map(|(name, value)| (name.as_str(), value)).collect();
+    others.sort_unstable_by_key(|(name, _)| (name.len(), *name));
+    let mut writer = Writer::new(out);
+    writer.uint(4).text(event.event_type());
+    writer.uint(5).map((defined.clone().count() + others.len()) as u64);
+    let mut defined = defined.peekable();
+    for (name, value) in others {
+        while let Some((first, text)) =
+            defined.next_if(|(first, _)| (first.len(), *first) < (name.len(), name))
+        {
+            writer.text(first).text(text);
+        }
         match value {
-            Value::Text(text) => e.str(text)?,
-            Value::Other(AttributeValue::String(text)) => e.str(text)?,
-            Value::Other(AttributeValue::Boolean(value)) => e.bool(*value)?,
-            Value::Other(AttributeValue::Integer(value)) => e.i32(*value)?,
+            AttributeValue::String(text) => writer.text(name).text(text),
+            AttributeValue::Boolean(value) => writer.text(name).bool(*value),
+            AttributeValue::Integer(value) => writer.text(name).i32(*value),
         };
     }
+    for (name, text) in defined {
+        writer.text(name).text(text);
+    }
     if !event.tags().is_empty() {
-        e.u8(6)?.array(event.tags().len() as u64)?;
+        writer.uint(6).array(event.tags().len() as u64);
         for tag in event.tags() {
-            e.str(tag.as_str())?;
+            writer.text(tag.as_str());
         }
     }
-    Ok(())
 }
 
-fn encode_parts(e: &mut Encoder<Vec<u8>>, parts: &[Part]) -> EncodeResult {
-    e.u8(9)?.array(parts.len() as u64)?;
+/// Field 9.
+fn encode_parts(parts: &[Part], out: &mut Vec<u8>) {
+    let mut writer = Writer::new(out);
+    writer.uint(9).array(parts.len() as u64);
     for part in parts {
-        e.map(4 + u64::from(part.scope.is_some()))?;
-        e.u8(0)?.str(&part.name)?;
-        e.u8(1)?.u64(HMAC_SHA256)?;
-        e.u8(2)?.bytes(&part.commitment.0)?;
-        e.u8(3)?.u64(part.length)?;
+        writer.map(4 + u64::from(part.scope.is_some()));
+        writer.uint(0).text(&part.name);
+        writer.uint(1).uint(HMAC_SHA256);
+        writer.uint(2).bytes(&part.commitment.0);
+        writer.uint(3).uint(part.length);
         if let Some(scope) = &part.scope {
-            e.u8(4)?.str(scope)?;
+            writer.uint(4).text(scope);
         }
     }
-    Ok(())
 }
 
 impl Entry {

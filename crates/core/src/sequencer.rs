@@ -9,7 +9,8 @@
 //!    An append that fails leaves the draft as it was.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
@@ -153,7 +154,7 @@ struct PreparedEvent {
     key_hash: u64,
     stream_hash: u64,
     envelope: EncodedEnvelope,
-    parts: Vec<PreparedPart>,
+    part: Option<PreparedPart>,
 }
 
 /// Data with its salt, and where in it repeats can be found.
@@ -176,15 +177,21 @@ pub struct Prepared {
 impl Prepared {
     /// Checks an append and does the work that needs no position. Meant for the caller's thread.
     pub fn new(append: Append, limits: &Limits) -> Result<Self> {
-        Self::prepare(append, limits, false)
+        Self::prepare(append, limits, false, 1)
+    }
+
+    /// Like [`Self::new`], with the help of as many threads, the caller's included, where there is so much data that it
+    /// is worth starting them. What comes of it is the same.
+    pub fn with_threads(append: Append, limits: &Limits, threads: usize) -> Result<Self> {
+        Self::prepare(append, limits, false, threads)
     }
 
     /// Like [`Self::new`] for an event of the log's own, whose type begins with `~`.
     pub fn internal(event: Event, limits: &Limits) -> Result<Self> {
-        Self::prepare(event.into(), limits, true)
+        Self::prepare(event.into(), limits, true, 1)
     }
 
-    fn prepare(append: Append, limits: &Limits, internal: bool) -> Result<Self> {
+    fn prepare(append: Append, limits: &Limits, internal: bool, threads: usize) -> Result<Self> {
         let Append { events, conditions } = append;
         if events.is_empty() {
             return Err(Error::invalid("an append without events"));
@@ -194,16 +201,18 @@ impl Prepared {
         }
         check_conditions(&conditions, limits)?;
         let only = events.len() == 1;
-        let mut bytes_max = 0;
-        let mut prepared = Vec::with_capacity(events.len());
-        for (index, event) in events.into_iter().enumerate() {
+        let one = |(index, event): (usize, Event)| {
             let named = |error: Error| if only { error } else { error.context(format!("event {index}")) };
-            check_event(&event, limits, internal).map_err(named)?;
-            let event = prepare_event(event, limits).map_err(named)?;
-            bytes_max += event.envelope.entry_bytes_max() + EVENT_OVERHEAD_BYTES;
-            bytes_max += event.parts.iter().map(|part| part.content.len()).sum::<usize>();
-            prepared.push(event);
-        }
+            check_event(&event, limits, internal).and_then(|()| prepare_event(event, limits)).map_err(named)
+        };
+        let data_bytes: usize = events.iter().map(|event| event.data().map_or(0, Bytes::len)).sum();
+        let others = threads.min(data_bytes / THREAD_BYTES).min(events.len()).saturating_sub(1);
+        let prepared = by_threads(events, others, one)?;
+        let bytes_of = |event: &PreparedEvent| {
+            let content = event.part.as_ref().map_or(0, |part| part.content.len());
+            event.envelope.entry_bytes_max() + EVENT_OVERHEAD_BYTES + content
+        };
+        let bytes_max: usize = prepared.iter().map(bytes_of).sum();
         let frame_bytes = (bytes_max + OVERHEAD_BYTES_MAX) as u64;
         if frame_bytes > limits.frame_bytes_max {
             return Err(Error::limit(
@@ -220,6 +229,48 @@ impl Prepared {
     pub fn bytes_max(&self) -> usize {
         self.bytes_max
     }
+}
+
+/// So much data keeps a thread at work for several times as long as it takes to start one.
+const THREAD_BYTES: usize = 128 << 10;
+
+/// Applies `one` to all items, with their indexes, on this thread and on up to so many others. Answers what came of all,
+/// in their order, or the first error. Where no thread can be had, this one does it all.
+fn by_threads<T: Send, U: Send>(
+    items: Vec<T>,
+    others: usize,
+    one: impl Fn((usize, T)) -> Result<U> + Sync,
+) -> Result<Vec<U>> {
+    if others == 0 {
+        return items.into_iter().enumerate().map(one).collect();
+    }
+    let (count, share) = (items.len(), items.len().div_ceil(2 * (others + 1)).max(1));
+    let mut items = items.into_iter().enumerate();
+    let shares = count.div_ceil(share);
+    let shares: Vec<_> =
+        (0..shares).map(|_| Mutex::new(Some(items.by_ref().take(share).collect::<Vec<_>>()))).collect();
+    let done: Vec<_> = shares.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < shares.len()) {
+            let share = shares[at].lock().unwrap_or_else(PoisonError::into_inner).take();
+            let share = share.into_iter().flatten().map(&one).collect::<Result<Vec<U>>>();
+            *done[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..others {
+            let name = "precedent-prepare".to_owned();
+            let _ = std::thread::Builder::new().name(name).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    let mut all = Vec::with_capacity(count);
+    for share in done {
+        let share = share.into_inner().unwrap_or_else(PoisonError::into_inner);
+        all.extend(share.expect("every share was taken, and the scope waited for all")?);
+    }
+    Ok(all)
 }
 
 fn check_conditions(conditions: &[Condition], limits: &Limits) -> Result<()> {
@@ -267,25 +318,24 @@ fn check_event(event: &Event, limits: &Limits, internal: bool) -> Result<()> {
 }
 
 fn prepare_event(event: Event, limits: &Limits) -> Result<PreparedEvent> {
-    let (mut described, mut parts) = (Vec::new(), Vec::new());
-    if let Some(data) = event.data() {
-        let salt = Salt::random();
-        described.push(Part {
-            name: DATA_PART.into(),
-            commitment: commit(&salt, data),
-            length: data.len() as u64,
-            scope: event.attribute("dataperson").map(str::to_owned),
-        });
-        parts.push(PreparedPart { salt, content: data.clone(), anchors: anchors(data) });
-    }
-    let envelope = EncodedEnvelope::new(&event, &described);
+    let part = event.data().map(|data| {
+        let (salt, content) = (Salt::random(), data.clone());
+        PreparedPart { salt, anchors: anchors(&content), content }
+    });
+    let described = part.as_ref().map(|PreparedPart { salt, content, .. }| Part {
+        name: DATA_PART.into(),
+        commitment: commit(salt, content),
+        length: content.len() as u64,
+        scope: event.attribute("dataperson").map(str::to_owned),
+    });
+    let envelope = EncodedEnvelope::new(&event, described.as_slice());
     let entry_bytes = envelope.entry_bytes_max() as u64;
     if entry_bytes > limits.entry_bytes_max {
         return Err(Error::limit("the envelope of the event", entry_bytes, limits.entry_bytes_max, "bytes"));
     }
     let key_hash = hash_of_key(event.source(), event.id());
     let stream_hash = event.stream().map_or(0, hash_of_stream);
-    Ok(PreparedEvent { event, key_hash, stream_hash, envelope, parts })
+    Ok(PreparedEvent { event, key_hash, stream_hash, envelope, part })
 }
 
 /// An event of a finished draft, for the index.
@@ -558,7 +608,7 @@ impl<'a> Draft<'a> {
         let mut receipts = Vec::with_capacity(prepared.events.len());
         self.events.reserve(prepared.events.len());
         self.by_key.reserve(prepared.events.len());
-        for (PreparedEvent { event, key_hash, stream_hash, envelope, parts }, found) in
+        for (PreparedEvent { event, key_hash, stream_hash, envelope, part }, found) in
             prepared.events.into_iter().zip(known)
         {
             // An event that stands twice in this append was not known when it was looked up; it is now.
@@ -586,7 +636,7 @@ impl<'a> Draft<'a> {
             let entry = self.builder.push(
                 |out| envelope.write(&fields, out),
                 |out| {
-                    for PreparedPart { salt, content, anchors } in &parts {
+                    if let Some(PreparedPart { salt, content, anchors }) = &part {
                         recent.put_part(position, scope, salt, content, anchors, out);
                     }
                 },
@@ -712,4 +762,44 @@ pub fn check_clock(now: Time, last: Time) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_threads_prepare_together_is_what_one_prepares() {
+        for (count, others) in [(1, 0), (1, 3), (2, 1), (7, 2), (1_000, 1), (1_000, 5)] {
+            let items: Vec<usize> = (0..count).map(|item| item * 7).collect();
+            let all = by_threads(items, others, |(index, item)| Ok((index, item))).unwrap();
+            let expected: Vec<_> = (0..count).map(|index| (index, index * 7)).collect();
+            assert_eq!(all, expected, "{count} items, {others} threads more");
+        }
+        let failing = |(index, item): (usize, usize)| match index {
+            300 | 700 => Err(Error::invalid(format!("item {item}"))),
+            _ => Ok(item),
+        };
+        let error = by_threads((0..1_000).collect(), 3, failing).unwrap_err();
+        assert_eq!(error.message(), "item 300", "the first error is the one that is told");
+    }
+
+    #[test]
+    fn a_large_batch_that_is_prepared_by_threads_names_the_event_that_is_wrong() {
+        let limits = Limits::new(crate::Durability::None);
+        let event = |n: usize, kind: &str| {
+            Event::builder("s", n.to_string(), kind).data(vec![b'x'; 2_000]).build().unwrap()
+        };
+        let mut events: Vec<Event> = (0..500).map(|n| event(n, "t")).collect();
+        let prepared = Prepared::with_threads(Append::new(events.clone()), &limits, 4).unwrap();
+        let ids: Vec<&str> = prepared.events.iter().map(|one| one.event.id()).collect();
+        assert_eq!(ids, (0..500).map(|n| n.to_string()).collect::<Vec<_>>());
+        assert_eq!(
+            prepared.bytes_max,
+            Prepared::new(Append::new(events.clone()), &limits).unwrap().bytes_max
+        );
+        events[321] = event(321, "~ours");
+        let error = Prepared::with_threads(Append::new(events), &limits, 4).unwrap_err();
+        assert!(error.to_string().contains("event 321"), "{error}");
+    }
 }

@@ -66,7 +66,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -485,7 +485,7 @@ impl EmbeddedStore {
 
     /// Prepares an append on this thread, beside the writer: limits, salts, commitments. Then queues it.
     fn queue_append(&self, name: &LogName, append: Append, here: bool) -> Result<QueuedAppend> {
-        let prepared = Prepared::new(append, &self.settings.limits)?;
+        let prepared = Prepared::with_threads(append, &self.settings.limits, preparing_threads())?;
         let unmade = self.log(name)?.check_exists().is_err();
         let forget = unmade.then(|| Unmade { logs: self.logs.clone(), name: name.clone() });
         let job = |answer| Job::Append(prepared, answer);
@@ -557,6 +557,14 @@ impl EmbeddedStore {
         let held = lock.as_ref().and_then(|guard| (**guard).downcast_ref::<std::fs::File>());
         held.is_some_and(|held| is_same_file(held, &self.settings.lock_path))
     }
+}
+
+/// Threads that prepare a large append, the caller's included.
+fn preparing_threads() -> usize {
+    const THREADS_MAX: usize = 4;
+    static THREADS: LazyLock<usize> =
+        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX));
+    *THREADS
 }
 
 /// What is recorded before the first frame of a log.
