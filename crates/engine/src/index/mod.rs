@@ -183,8 +183,13 @@ impl Index {
         end_position: u64,
         events: impl Iterator<Item = (Position, &'e Event)>,
     ) {
+        // Hashed before the lock is taken: whoever drafts the next frame asks the index meanwhile.
+        let mut terms = Vec::new();
+        for (position, event) in events {
+            self.terms.of(event, |term| terms.push((term, position)));
+        }
         let mut state = self.write();
-        add_events(&mut state.active, &self.terms, events);
+        terms.into_iter().for_each(|(term, position)| state.active.insert(term, position));
         state.active.end_sequence = sequence + 1;
         state.active.end_position = end_position;
         state.active.log_bytes += log_bytes;
@@ -206,7 +211,7 @@ impl Index {
         if state.active.is_empty() || state.active.log_bytes < log_bytes {
             return false;
         }
-        let next = Table::new(state.active.end_position, state.active.end_sequence);
+        let next = state.active.next();
         let table = std::mem::replace(&mut state.active, next);
         state.frozen.push((Arc::new(table), last_frame));
         true

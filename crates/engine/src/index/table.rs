@@ -66,6 +66,12 @@ impl Table {
         }
     }
 
+    /// An empty one for the frames behind these, with room for as many terms.
+    pub(crate) fn next(&self) -> Self {
+        let terms = HashMap::with_capacity_and_hasher(self.terms.len(), BuildHasherDefault::default());
+        Self { terms, ..Self::new(self.end_position, self.end_sequence) }
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.first_position == self.end_position
     }

@@ -97,8 +97,10 @@ impl History for Recorded<'_> {
     fn by_key(&self, source: &str, id: &str) -> Result<Option<RecordedEvent>> {
         let matches = |e: RecordedEvent| (e.event.source() == source && e.event.id() == id).then_some(e);
         // The common case, a new key, costs the filters and nothing else.
-        let found = match self.log.index().may_have_key(source, id) {
+        let index = self.log.index();
+        let found = match index.may_have_key(source, id) {
             true => self.search(0, Direction::Forward, |index| index.key(source, id), matches)?,
+            false if !index.may_have_unreadable() => return Ok(None),
             false => None,
         };
         if found.is_none() {
