@@ -15,10 +15,11 @@ use crate::recovery;
 
 /// A log to which nothing was appended for so long, or twice that, rests: its segment is sealed and packed.
 const REST: Duration = Duration::from_secs(1);
-/// Packing works so long at a time …
+/// Packing works so long at a time, or as long as one frame takes, and waits before it goes on if events were appended
+/// meanwhile: see [`wait_for`].
 const SPELL: Duration = Duration::from_millis(2);
-/// … and while events are appended waits so many times as long before it goes on.
-const WAIT_SPELLS: u32 = 3;
+/// While it waits it looks so often whether events still are appended, and whether the log is being closed.
+const GLANCE: Duration = Duration::from_millis(10);
 /// Closing a log takes no longer for packing than this; what is left is packed when the log is written to again.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -106,29 +107,45 @@ fn maintain(log: &Arc<Log>, shared: &Shared) {
     let _ = recovery::fill_gaps(&index, &log.segments, log.settings.index_flush_bytes);
 }
 
-/// Lets packing go on at once while nothing is appended, and a part of the time while something is: it takes
-/// processor time and memory bandwidth that whoever appends would miss. Index runs are written and
-/// merged in between.
+/// How long packing waits after it has worked for so long, while events are appended and so many sealed segments wait
+/// for it. It takes processor time and memory bandwidth that whoever appends would miss: so a tenth of a thread at first.
+/// The more is waiting, the larger its share, up to all of it: what is not packed yet is bounded.
+fn wait_for(worked: Duration, segments: usize) -> Duration {
+    let times = match segments {
+        0..=8 => 9,
+        9..=32 => 3,
+        33..=128 => 1,
+        _ => 0,
+    };
+    worked * times
+}
+
+/// Lets packing go on at once while nothing is appended, and a part of the time while something is. Index runs are
+/// written and merged in between.
 fn pace<'p>(log: &'p Log, shared: &'p Shared) -> impl Fn() -> bool + 'p {
     let index = log.index();
     let since = Cell::new(Instant::now());
     let size = Cell::new(log.recorded_size());
+    let ending = || shared.ending.load(Ordering::Acquire);
+    let appended = move || size.replace(log.recorded_size()) != log.recorded_size();
     move || {
-        if shared.ending.load(Ordering::Acquire) {
-            return false;
-        }
         let worked = since.get().elapsed();
-        if worked >= SPELL {
+        if worked >= SPELL && !ending() {
             // Whoever appends would have to write the runs itself if they waited until all is packed, and those
             // that are not merged keep a file open each.
             while index.flush_one() {}
             while index.merge_once() {}
-            if size.replace(log.recorded_size()) != log.recorded_size() {
-                std::thread::sleep((worked * WAIT_SPELLS).min(10 * SPELL));
+            let until = Instant::now() + wait_for(worked, log.segments.sealed().len());
+            while appended() && !ending() {
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::sleep(left.min(GLANCE));
             }
             since.set(Instant::now());
         }
-        true
+        !ending()
     }
 }
 
@@ -136,4 +153,18 @@ fn pace<'p>(log: &'p Log, shared: &'p Shared) -> impl Fn() -> bool + 'p {
 pub(super) fn while_closing() -> impl Fn() -> bool {
     let end = Instant::now() + CLOSING;
     move || Instant::now() < end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packing_takes_a_small_share_while_little_waits_and_all_of_a_thread_before_it_is_too_much() {
+        assert!((0..=8).all(|segments| wait_for(SPELL, segments) >= 9 * SPELL), "a tenth of a thread");
+        assert!((0..1_000).all(|segments| wait_for(SPELL, segments) >= wait_for(SPELL, segments + 1)));
+        assert!(wait_for(SPELL, 129).is_zero());
+        // A frame that takes long to pack is followed by a wait as much longer.
+        assert_eq!(wait_for(10 * SPELL, 1), 10 * wait_for(SPELL, 1));
+    }
 }
