@@ -360,6 +360,17 @@ pub fn write_event(recorded: &RecordedEvent, shape: Shape, out: &mut Vec<u8>) {
 
 /// Writes an event that no log has recorded yet, as one line of JSON. Reading it gives the same event.
 pub fn write_new_event(event: &Event, shape: Shape, out: &mut Vec<u8>) {
+    let mut object = begin_new_event(event, shape, out);
+    write_data(event, &mut object);
+    object.finish();
+}
+
+/// As [`write_new_event`], without the data.
+pub(crate) fn write_new_envelope(event: &Event, shape: Shape, out: &mut Vec<u8>) {
+    begin_new_event(event, shape, out).finish();
+}
+
+fn begin_new_event<'a>(event: &Event, shape: Shape, out: &'a mut Vec<u8>) -> ObjectWriter<'a> {
     let mut object = ObjectWriter::new(out);
     // A producer's own `precedentlog` would be taken for a log's, and its `stream` for ours: then the names
     // are escaped, and a mark says so.
@@ -369,8 +380,7 @@ pub fn write_new_event(event: &Event, shape: Shape, out: &mut Vec<u8>) {
     if marked {
         object.text(LOG_MARK, "");
     }
-    write_data(event, &mut object);
-    object.finish();
+    object
 }
 
 /// Writes what the producer sent, without the data; `marked` says that a mark of a log follows.

@@ -12,6 +12,14 @@
 //!   0  the end     next: 0 none, 1 follows | next u64 | size u64
 //! ```
 //!
+//! **An append, binary.** The data goes over as it is, neither escaped nor looked at:
+//!
+//! ```text
+//! "PRA1" | length u32 | conditions, the JSON list of an append, or nothing
+//!   then for every event: length u32 | attributes, a JSON object in the native shape without data
+//!                         | data: 0 none, 1 follows: length u32 | data
+//! ```
+//!
 //! **Frames, binary.** For every frame its length as u32, and its bytes. Numbers are little-endian.
 
 use std::borrow::Cow;
@@ -34,10 +42,13 @@ use crate::store::{Append, Damage, Finding, Head, Page, Read, RecordedEvent, Sev
 
 /// The media type of events in binary form.
 pub const EVENTS_MEDIA_TYPE: &str = "application/vnd.precedent.events";
+/// The media type of an append in binary form.
+pub const APPEND_MEDIA_TYPE: &str = "application/vnd.precedent.append";
 /// The media type of frames.
 pub const FRAMES_MEDIA_TYPE: &str = "application/vnd.precedent.frames";
 
 const EVENTS_MAGIC: &[u8; 4] = b"PRE1";
+const APPEND_MAGIC: &[u8; 4] = b"PRA1";
 const RECORD_END: u8 = 0;
 const RECORD_EVENT: u8 = 1;
 const RECORD_DAMAGE: u8 = 2;
@@ -141,36 +152,109 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for AppendJson<'a> {
 pub fn parse_append(json: &[u8]) -> Result<Append> {
     let append: AppendJson<'_> = serde_json::from_slice(json)
         .map_err(|e| Error::invalid(format!("not the JSON of an append: {e}")))?;
-    let conditions = match append.conditions.filter(|c| c.get() != "null") {
-        None => Vec::new(),
-        Some(conditions) => {
-            let list = list(conditions, "conditions", "the list of conditions", limits().conditions_max)?;
-            let parse = |(index, condition): (usize, &&RawValue)| {
-                condition_of(condition).map_err(|e| e.context(format!("condition {index}")))
-            };
-            list.iter().enumerate().map(parse).collect::<Result<_>>()?
-        }
-    };
+    let conditions = append.conditions.map_or(Ok(Vec::new()), conditions_of)?;
     Ok(Append { events: events_of(&append.events, Shape::Native)?, conditions })
 }
 
-/// Writes an append as [`parse_append`] reads it.
+fn conditions_of(conditions: &RawValue) -> Result<Vec<Condition>> {
+    if is_null(conditions) {
+        return Ok(Vec::new());
+    }
+    let list = list(conditions, "conditions", "the list of conditions", limits().conditions_max)?;
+    let parse = |(index, condition): (usize, &&RawValue)| {
+        condition_of(condition).map_err(|e| e.context(format!("condition {index}")))
+    };
+    list.iter().enumerate().map(parse).collect()
+}
+
+/// Writes an append in binary form.
 pub fn write_append(append: &Append) -> Vec<u8> {
-    let mut out = b"{\"events\":[".to_vec();
-    for (index, event) in append.events.iter().enumerate() {
-        if index > 0 {
-            out.push(b',');
+    /// About what the attributes of an event take.
+    const ENVELOPE_BYTES: usize = 256;
+    let data: usize = append.events.iter().map(|event| event.data().map_or(0, Bytes::len)).sum();
+    let mut out = Vec::with_capacity(data + ENVELOPE_BYTES * (append.events.len() + 1));
+    out.extend_from_slice(APPEND_MAGIC);
+    put_sized(&mut out, |out| {
+        if !append.conditions.is_empty() {
+            let conditions: Vec<Value> = append.conditions.iter().map(condition_json).collect();
+            out.extend_from_slice(Value::from(conditions).to_string().as_bytes());
         }
-        cloudevents::write_new_event(event, Shape::Native, &mut out);
+    });
+    for event in &append.events {
+        put_sized(&mut out, |out| cloudevents::write_new_envelope(event, Shape::Native, out));
+        out.push(if event.data().is_some() { DATA_PRESENT } else { DATA_NONE });
+        if let Some(data) = event.data() {
+            put_sized(&mut out, |out| out.extend_from_slice(data));
+        }
     }
-    out.push(b']');
-    if !append.conditions.is_empty() {
-        let conditions: Vec<Value> = append.conditions.iter().map(condition_json).collect();
-        out.extend_from_slice(b",\"conditions\":");
-        out.extend_from_slice(Value::from(conditions).to_string().as_bytes());
-    }
-    out.push(b'}');
     out
+}
+
+/// Appends what `put` appends, behind its length.
+fn put_sized(out: &mut Vec<u8>, put: impl FnOnce(&mut Vec<u8>)) {
+    let at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    put(out);
+    let len = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+}
+
+/// Reads an append in binary form. The data of its events shares the memory of `body`.
+pub fn parse_binary_append(mut body: Bytes) -> Result<Append> {
+    let max = limits().batch_events_max;
+    if take(&mut body, 4).is_none_or(|magic| magic[..] != APPEND_MAGIC[..]) {
+        return Err(Error::invalid("no append in binary form begins here"));
+    }
+    let conditions = take_sized(&mut body).ok_or_else(|| cut_off("the list of conditions"))?;
+    let conditions = match conditions.is_empty() {
+        true => Vec::new(),
+        false => conditions_of(
+            serde_json::from_slice(&conditions)
+                .map_err(|e| Error::invalid(format!("the list of conditions is not JSON: {e}")))?,
+        )?,
+    };
+    let (mut events, mut count) = (Vec::new(), 0);
+    while !body.is_empty() {
+        let cut = || cut_off(&format!("event {count}"));
+        let attributes = take_sized(&mut body).ok_or_else(cut)?;
+        let data = match take(&mut body, 1).ok_or_else(cut)?[0] {
+            DATA_NONE => None,
+            DATA_PRESENT => Some(take_sized(&mut body).ok_or_else(cut)?),
+            other => return Err(Error::invalid(format!("event {count}: data of kind {other}"))),
+        };
+        if count < max {
+            let event = with_data(&attributes, data).map_err(|e| e.context(format!("event {count}")))?;
+            events.push(event);
+        }
+        count += 1;
+    }
+    match count > max {
+        true => Err(Error::limit("the batch", count, max, "events")),
+        false => Ok(Append { events, conditions }),
+    }
+}
+
+fn with_data(attributes: &[u8], data: Option<Bytes>) -> Result<Event> {
+    let mut event = cloudevents::parse_event(attributes, Shape::Native)?;
+    if event.data.is_some() {
+        return Err(Error::invalid("data stands among the attributes; in binary form it stands behind them"));
+    }
+    event.data = data;
+    Ok(event)
+}
+
+fn cut_off(what: &str) -> Error {
+    Error::invalid(format!("an append in binary form that ends in the middle of {what}"))
+}
+
+fn take(body: &mut Bytes, len: usize) -> Option<Bytes> {
+    (body.len() >= len).then(|| body.split_to(len))
+}
+
+/// What stands behind its length.
+fn take_sized(body: &mut Bytes) -> Option<Bytes> {
+    let len = take(body, 4)?.get_u32_le();
+    take(body, len as usize)
 }
 
 /// The elements of the list `name`, called `what` when it has more than `max`.
@@ -728,6 +812,72 @@ mod tests {
         }
     }
 
+    /// An append as other programs write it.
+    fn append_json(append: &Append) -> Vec<u8> {
+        let mut out = b"{\"events\":[".to_vec();
+        for (index, event) in append.events.iter().enumerate() {
+            out.extend_from_slice(if index > 0 { b"," } else { b"" });
+            cloudevents::write_new_event(event, Shape::Native, &mut out);
+        }
+        let conditions: Value = append.conditions.iter().map(condition_json).collect();
+        out.extend_from_slice(format!("],\"conditions\":{conditions}}}").as_bytes());
+        out
+    }
+
+    #[test]
+    fn data_in_a_binary_append_is_any_bytes_and_none_and_empty_are_different() {
+        let event = |id: &str| Event::builder("s", id, "t").stream("x").tag("k", "v");
+        let data = Bytes::from((0..=255u8).cycle().take(100_000).collect::<Vec<_>>());
+        let append = Append::new(vec![
+            event("1").build().unwrap(),
+            event("2").data("").build().unwrap(),
+            event("3").data(data.clone()).datacontenttype("text/plain").build().unwrap(),
+            event("4").attribute("stream", "mine").attribute("data1", 7).build().unwrap(),
+        ]);
+        let again = parse_binary_append(write_append(&append).into()).unwrap();
+        assert_eq!(again.events, append.events);
+        assert_eq!(again.events[2].data(), Some(&data));
+        assert!(again.conditions.is_empty());
+    }
+
+    #[test]
+    fn a_binary_append_that_is_cut_off_or_not_one_says_so_and_names_the_event() {
+        let event = |id: &str| Event::builder("s", id, "t").data("[1]").build().unwrap();
+        let append = Append::new(vec![event("1"), event("2")]).when(Condition::stream_is_new("x"));
+        let bytes = write_append(&append);
+        let mut whole = 0;
+        for cut in 0..bytes.len() {
+            match parse_binary_append(Bytes::copy_from_slice(&bytes[..cut])) {
+                // Between two events there is nothing to be seen of the rest: who sends it says how long it is.
+                Ok(part) => whole += part.events.len() + 1,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Invalid, "cut at {cut}"),
+            }
+        }
+        assert_eq!(whole, 3, "it can end before an event, and nowhere else");
+        let refused = |bytes: &[u8], says: &str| {
+            let error = parse_binary_append(Bytes::copy_from_slice(bytes)).unwrap_err();
+            assert!(error.message().contains(says), "{error}");
+        };
+        refused(b"{\"events\":[]}", "no append in binary form");
+        refused(&bytes[..bytes.len() - 1], "in the middle of event 1");
+        refused(b"PRA1\x09\0\0\0[]", "in the middle of the list of conditions");
+        refused(b"PRA1\x02\0\0\0{}", "'conditions' is an object");
+        refused(b"PRA1\0\0\0\0\x02\0\0\0{}\x02", "event 0: data of kind 2");
+        refused(b"PRA1\0\0\0\0\x02\0\0\0{}\x00", "event 0: the attribute 'id' is missing");
+        let mut inside = b"PRA1\0\0\0\0".to_vec();
+        put_sized(&mut inside, |out| {
+            out.extend_from_slice(br#"{"id":"i","source":"s","type":"t","data":1}"#)
+        });
+        inside.push(DATA_NONE);
+        refused(&inside, "event 0: data stands among the attributes");
+        let mut many = b"PRA1\0\0\0\0".to_vec();
+        let one = write_append(&Append::from(event("1")))[8..].to_vec();
+        (0..10_002).for_each(|_| many.extend_from_slice(&one));
+        let error = parse_binary_append(many.into()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+        assert!(error.message().contains("10002") && error.message().contains("10000"), "{error}");
+    }
+
     #[test]
     fn an_append_and_a_read_come_back_as_they_were() {
         let event = Event::builder("s", "i", "t").attribute("stream", "a").attribute("precedentlog", "b");
@@ -744,8 +894,11 @@ mod tests {
             .when(Condition::Stream { stream: "z".into(), expected: ExpectedVersion::Any })
             .when(Condition::fail_if(query.clone(), None))
             .when(Condition::fail_if(Query::all(), Some(Position(4))));
-        let again = parse_append(&write_append(&append)).unwrap();
-        assert_eq!((again.events, again.conditions), (append.events, append.conditions));
+        for again in [parse_append(&append_json(&append)), parse_binary_append(write_append(&append).into())]
+        {
+            let again = again.unwrap();
+            assert_eq!((&again.events, &again.conditions), (&append.events, &append.conditions));
+        }
         let read = Read {
             query,
             after: Some(Position(1)),
@@ -878,6 +1031,7 @@ mod tests {
         #[test]
         fn no_bytes_make_a_decoder_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = parse_append(&bytes);
+            let _ = parse_binary_append([&b"PRA1\0\0\0\0"[..], &bytes].concat().into());
             let _ = parse_read(&bytes);
             let _ = parse_head(&bytes);
             let _ = parse_page(Bytes::from(bytes.clone()));

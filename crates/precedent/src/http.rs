@@ -62,6 +62,8 @@ const PAGE_BYTES_MAX: usize = 40 << 20;
 /// Its futures may be polled from any thread, as long as the tokio runtime in which it was connected runs.
 pub struct HttpStore {
     base: String,
+    /// The same, taken apart once and not for every request.
+    url: Url,
     client: Client,
     authorization: Option<HeaderValue>,
     limits: Limits,
@@ -113,6 +115,7 @@ impl HttpStore {
             .map_err(|e| Error::new(ErrorKind::Internal, format!("no HTTP client: {}", causes(&e))))?;
         let mut store = Self {
             base: parsed.as_str().trim_end_matches('/').to_owned(),
+            url: parsed,
             client,
             authorization,
             limits: Limits::new(precedent_core::Durability::None),
@@ -138,7 +141,11 @@ impl HttpStore {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self.client.request(method, format!("{}{path}", self.base));
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}{path}", url.path().trim_end_matches('/')));
+        url.set_query(query);
+        let request = self.client.request(method, url);
         match &self.authorization {
             Some(value) => request.header(header::AUTHORIZATION, value),
             None => request,
@@ -580,7 +587,7 @@ fn check_page(read: &Read, page: &Page) -> Result<()> {
     Ok(())
 }
 
-/// An append as a body: JSON, its data as bytes where it is not JSON.
+/// An append as a body.
 fn append_body(append: &Append, limit: u64) -> Result<Vec<u8>> {
     let body = wire::write_append(append);
     if body.len() as u64 > limit {
@@ -603,7 +610,7 @@ impl Store for HttpStore {
             let floor = self.floor(log);
             let request = self
                 .log_request(Method::POST, log, "append")
-                .header(header::CONTENT_TYPE, "application/json")
+                .header(header::CONTENT_TYPE, wire::APPEND_MEDIA_TYPE)
                 .body(append_body(&append, self.request_bytes_max)?);
             let answer = self.send(request, Effect::Writes, LIST_BYTES_MAX).await?;
             let appended: Appended = serde_json::from_slice(&answer.body).map_err(|e| {

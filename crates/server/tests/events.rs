@@ -2,7 +2,7 @@
 
 mod support;
 
-use precedent_core::{LogName, Store, wire};
+use precedent_core::{Append, Condition, Event, LogName, Store, wire};
 use serde_json::json;
 use support::*;
 
@@ -152,6 +152,32 @@ async fn an_append_is_recorded_under_its_conditions_and_a_conflict_says_what_is_
         &["text/plain"],
     );
     assert_eq!(served.get("/v1/head").await.json()["size"], 3);
+}
+
+#[tokio::test]
+async fn an_append_in_binary_form_is_recorded_as_one_in_json_is() {
+    let served = serve().await;
+    let data: Vec<u8> = (0..=255).collect();
+    let event =
+        |id: &str| Event::builder("s", id, "t").stream("x").tag("k", "v").data(data.clone()).build().unwrap();
+    let post = |body: &[u8]| served.post("/v1/append", wire::APPEND_MEDIA_TYPE, body.to_vec());
+    let append = Append::new(vec![event("1"), event("2")]).when(Condition::stream_is_new("x"));
+    let body = wire::write_append(&append);
+    for status in ["recorded", "existing"] {
+        let reply = post(&body).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        assert_eq!(reply.json()["size"], 2);
+        assert_eq!(reply.json()["events"][1], json!({"position": 1, "version": 1, "status": status}));
+    }
+    let page = served.accept("/v1/events", wire::EVENTS_MEDIA_TYPE).await;
+    let page = wire::parse_page(page.body.clone().into()).unwrap();
+    let recorded: Vec<Event> = page.events.into_iter().map(|recorded| recorded.event).collect();
+    assert_eq!(recorded, append.events);
+    let late = Append::from(event("3")).when(Condition::stream_is_new("x"));
+    post(&wire::write_append(&late)).await.problem(409, "conflict", &["'x'"]);
+    post(&body[..body.len() - 1]).await.problem(400, "invalid", &["event 1"]);
+    post(b"{\"events\":[]}").await.problem(400, "invalid", &["binary"]);
+    assert_eq!(served.get("/v1/head").await.json()["size"], 2);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `POST /v1/append`: events in the native shape, under conditions.
+//! `POST /v1/append`: events in the native shape or in binary form, under conditions.
 
 use axum::http::Method;
 use precedent_core::wire;
@@ -7,7 +7,7 @@ use super::{Answer, Route, Scope, expect_media_type, parse, record};
 use crate::body::receive;
 use crate::call::Call;
 
-const TAKES: &[&str] = &["application/json"];
+const TAKES: &[&str] = &["application/json", wire::APPEND_MEDIA_TYPE];
 
 pub(super) const ROUTE: Route = Route {
     method: Method::POST,
@@ -34,8 +34,12 @@ pub(super) const ROUTE: Route = Route {
 
 async fn handle(mut call: Call) -> Answer {
     expect_media_type(&call, TAKES)?;
+    let binary = call.media_type().is_some_and(|media_type| media_type == wire::APPEND_MEDIA_TYPE);
     let body = call.take_body();
     let received = receive(&call.app, &call.headers, body).await?;
-    let append = parse(&received.bytes, wire::parse_append)?;
+    let append = match binary {
+        true => wire::parse_binary_append(received.bytes.clone())?,
+        false => parse(&received.bytes, wire::parse_append)?,
+    };
     record(&call.app, call.log, append, received).await
 }

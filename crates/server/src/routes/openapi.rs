@@ -157,7 +157,7 @@ fn schema_of(kind: Kind) -> Value {
 
 fn request_schema(route: &Route, takes: &str) -> Value {
     match (route.id, takes) {
-        ("append", _) => reference("Append"),
+        ("append", "application/json") => reference("Append"),
         ("query", _) => reference("Query"),
         (_, "application/cloudevents+json") => reference("CloudEvent"),
         (_, "application/cloudevents-batch+json") => {
