@@ -426,6 +426,12 @@ pub trait Store: Send + Sync + 'static {
         block_on(self.append(log, append))
     }
 
+    /// Whether [`Store::append_blocking`] does the work on the calling thread and waits for nothing but a device of this
+    /// machine: then whoever has no other append to wait for is answered sooner that way.
+    fn appends_on_this_thread(&self) -> bool {
+        false
+    }
+
     /// Queues an append behind those that were submitted before, and does not wait for it. What it answers says
     /// how it went. People use [`Log::submit`](crate::Log::submit), which keeps the order also for stores
     /// without a queue of their own, which is what a store has as it comes.

@@ -756,6 +756,10 @@ impl Store for EmbeddedStore {
         }
     }
 
+    fn appends_on_this_thread(&self) -> bool {
+        true
+    }
+
     fn submit(&self, log: &LogName, append: Append) -> Submitted {
         match self.queue_append(log, append, false) {
             Ok(queued) => Submitted::Queued(Pending::new(async move {

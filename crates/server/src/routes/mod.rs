@@ -21,8 +21,10 @@ mod query;
 mod read;
 mod registers;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
@@ -33,12 +35,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use futures_util::future::BoxFuture;
-use precedent_core::{Append, Error, ErrorKind, LogName, Status};
+use precedent_core::{Append, Appended, Error, ErrorKind, LogName, Pending, Status, Submitted};
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::App;
+use crate::app::{App, Busy};
 use crate::body::Received;
 use crate::call::{Call, Parameters};
+use crate::metrics::counted;
 use crate::problem::Problem;
 
 /// The variable parts of a path, where they can be decoded.
@@ -186,12 +190,8 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     app.metrics.requests_open.fetch_add(1, Ordering::Relaxed);
     let _open = Open(app.clone());
     // The route and not the path: what a stranger writes there must not grow the counters.
-    let route =
-        request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |p| p.as_str().to_owned());
-    let method = match request.method().as_str() {
-        known @ ("GET" | "POST" | "PUT" | "HEAD" | "OPTIONS" | "DELETE" | "PATCH") => known.to_owned(),
-        _ => "other".to_owned(),
-    };
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = counted(request.method().as_str());
     let mut response = match app.guard.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(problem) if problem.status() == 401 && page::is_page(request.uri().path()) => {
@@ -202,7 +202,8 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     for (name, value) in ALWAYS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
-    app.metrics.answered(&route, &method, response.status().as_u16());
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    app.metrics.answered(route, method, response.status().as_u16());
     response
 }
 
@@ -287,24 +288,84 @@ fn parse<T>(
     parse(bytes)
 }
 
-/// Records an append. It goes on in a task of its own, so that a connection that is dropped leaves it whole.
+/// Records an append. A connection that is dropped leaves it whole, and what it holds until it is recorded.
 async fn record(app: &Arc<App>, log: LogName, append: Append, received: Received) -> Answer {
-    let busy = app.busy();
     let Received { bytes, room } = received;
     drop(bytes);
-    let task = tokio::spawn({
-        let app = app.clone();
-        async move {
-            let appended = app.store.append(&log, append).await;
-            drop((busy, room));
-            appended
+    let held = (app.busy(), room);
+    let appended = if is_alone(app) {
+        let appended = tokio::task::block_in_place(|| app.store.append_blocking(&log, append));
+        drop(held);
+        appended
+    } else {
+        match app.store.submit(&log, append) {
+            Submitted::Queued(pending) => HeardOut(Some((pending, held))).await,
+            Submitted::Refused(error) => Err(error),
+            Submitted::NoQueue(append) => in_a_task(app, log, append, held).await,
         }
-    });
-    let appended = task.await.map_err(|e| {
-        Error::new(ErrorKind::Internal, format!("the append was broken off: {e}")).maybe_written()
-    })??;
+    }?;
     let recorded = appended.events.iter().filter(|e| e.status == Status::Recorded).count();
     app.metrics.events_appended.fetch_add(recorded as u64, Ordering::Relaxed);
     let body = serde_json::to_vec(&appended).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
     Ok(text(200, "application/json", body))
+}
+
+/// Whether this is the only request that is being answered, and the runtime has other threads for those that come. Then
+/// its thread does what there is to do, if the store can use it: of the time of one append, waking a thread of the store and being woken
+/// by it is more than the work. Where several come at once, one sync is for all of them.
+fn is_alone(app: &App) -> bool {
+    let threads = tokio::runtime::Handle::current().runtime_flavor();
+    app.store.appends_on_this_thread()
+        && threads == tokio::runtime::RuntimeFlavor::MultiThread
+        && app.metrics.requests_open.load(Ordering::Relaxed) <= 1
+}
+
+/// What is given back when an append is done: a shutdown waits for the one, and the other is room in memory.
+type Held = (Busy, Option<OwnedSemaphorePermit>);
+
+/// An append that begins when it is polled, in a task of its own: there it goes on whoever waits for it.
+async fn in_a_task(
+    app: &Arc<App>,
+    log: LogName,
+    append: Append,
+    held: Held,
+) -> precedent_core::Result<Appended> {
+    let app = app.clone();
+    let task = tokio::spawn(async move {
+        let appended = app.store.append(&log, append).await;
+        drop(held);
+        appended
+    });
+    task.await.map_err(|e| {
+        Error::new(ErrorKind::Internal, format!("the append was broken off: {e}")).maybe_written()
+    })?
+}
+
+/// An append in the store's queue, where it goes on whoever waits for it. If this is dropped before the answer is there,
+/// a task waits in its place, so that nothing is given back that the append still takes.
+struct HeardOut(Option<(Pending, Held)>);
+
+impl Future for HeardOut {
+    type Output = precedent_core::Result<Appended>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let (pending, _) = self.0.as_mut().expect("a future is not polled again after its answer");
+        let answer = std::task::ready!(Pin::new(pending).poll(cx));
+        self.0 = None;
+        Poll::Ready(answer)
+    }
+}
+
+impl Drop for HeardOut {
+    fn drop(&mut self) {
+        // Without a runtime the process is about to end.
+        if let Some((pending, held)) = self.0.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(async move {
+                let _ = pending.await;
+                drop(held);
+            });
+        }
+    }
 }
