@@ -29,9 +29,6 @@ use crate::guard::Guard;
 use crate::guard::url_of;
 use crate::{otlp, proxy, routes};
 
-/// Headers of a request at most: a CloudEvent in binary mode has one for every attribute.
-const HEADERS_MAX: usize = 256;
-
 /// A server that listens and has not begun to answer.
 pub struct Server {
     /// The server's own, and those of OTLP.
@@ -216,10 +213,11 @@ async fn serve(
     if protocol == Protocol::Http2 {
         return serve_http2(app, router, io).await;
     }
+    // A request has 100 headers at most, as `docs/http.md` says: with a limit of our own each one would be taken apart in
+    // memory that is allocated for it.
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.limits.head_timeout)
-        .max_headers(HEADERS_MAX)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
     tokio::pin!(connection);
     tokio::select! {

@@ -37,6 +37,7 @@ use crate::app::App;
 use crate::body::drain;
 use crate::capture::record;
 use crate::config::Upstream;
+use crate::metrics::counted;
 use crate::otlp::blocking;
 use crate::problem::Problem;
 use client::Client;
@@ -86,7 +87,7 @@ async fn handle(
     Path(parts): Path<Vec<(String, String)>>,
     request: Request,
 ) -> Response {
-    let method = request.method().as_str().to_owned();
+    let method = counted(request.method().as_str());
     let name = parts.first().map_or("", |(_, name)| name.as_str());
     let known = proxy.upstreams.iter().find(|upstream| upstream.name == name);
     // What a stranger writes must not grow the counters.
@@ -110,12 +111,7 @@ async fn handle(
             }
         },
     };
-    let method = if ["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"].contains(&method.as_str()) {
-        method
-    } else {
-        "other".to_owned()
-    };
-    proxy.app.metrics.answered(&route, &method, response.status().as_u16());
+    proxy.app.metrics.answered(&route, method, response.status().as_u16());
     response
 }
 
