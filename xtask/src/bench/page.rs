@@ -319,7 +319,8 @@ mod tests {
     fn a_peer_that_is_ahead_is_named_and_one_that_is_not_is_not() {
         let behind = behind(&sample());
         let lines: Vec<&str> = behind.lines().skip(2).collect();
-        assert_eq!(lines, ["| 1 appender | redis | 4,100/s | 2,000/s | 2.05 | not looked into yet |"]);
+        let why = reason("1 appender", "redis");
+        assert_eq!(lines, [format!("| 1 appender | redis | 4,100/s | 2,000/s | 2.05 | {why} |")]);
         // Nobody is told that we are ahead of those who were not there.
         let mut alone = sample();
         alone.rows.retain(|row| row.system.starts_with("precedent"));
