@@ -51,6 +51,21 @@ pub(crate) enum Kind {
     Other,
 }
 
+/// Whether no byte is beyond ASCII. Texts of entries are short, and eight of their bytes are looked at together.
+#[inline]
+fn is_ascii(text: &[u8]) -> bool {
+    const BEYOND: u64 = 0x8080_8080_8080_8080;
+    match text.last_chunk::<8>() {
+        // What is left over behind whole chunks is in the last one, which may overlap.
+        Some(last) => {
+            let chunks =
+                text.chunks_exact(8).map(|chunk| u64::from_le_bytes(chunk.try_into().expect("8 bytes")));
+            chunks.fold(u64::from_le_bytes(*last), |seen, chunk| seen | chunk) & BEYOND == 0
+        }
+        None => text.iter().fold(0, |seen, byte| seen | byte) < 0x80,
+    }
+}
+
 /// Goes through bytes item by item.
 pub(crate) struct Reader<'a> {
     bytes: &'a [u8],
@@ -79,7 +94,7 @@ impl<'a> Reader<'a> {
         self.at
     }
 
-    #[inline]
+    #[inline(always)]
     fn head(&mut self, major: u8) -> Result<u64, Bad> {
         let first = *self.bytes.get(self.at).ok_or(SHORT)?;
         if first >> 5 != major {
@@ -97,6 +112,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline(never)]
     fn long(&mut self, more: u8) -> Result<u64, Bad> {
         let len = match more {
             25 => 2,
@@ -129,7 +145,7 @@ impl<'a> Reader<'a> {
         self.take(len)
     }
 
-    #[inline]
+    #[inline(always)]
     fn take(&mut self, len: u64) -> Result<&'a [u8], Bad> {
         let rest = &self.bytes[self.at..];
         let taken = usize::try_from(len).ok().and_then(|len| rest.get(..len)).ok_or(SHORT)?;
@@ -144,10 +160,16 @@ impl<'a> Reader<'a> {
         let at = self.at as u16;
         let text = self.take(len)?;
         // Nearly every text is ASCII, and that is quickly told.
-        if !text.is_ascii() && std::str::from_utf8(text).is_err() {
+        if !is_ascii(text) && std::str::from_utf8(text).is_err() {
             return Err(Bad("a text that is not UTF-8"));
         }
         Ok(Span { at, len: text.len() as u16 })
+    }
+
+    /// The bytes of the text at a span that [`Self::text`] answered.
+    #[inline]
+    pub(crate) fn bytes_of(&self, span: Span) -> &'a [u8] {
+        span.of(self.bytes)
     }
 
     /// The text at a span that [`Self::text`] answered.
@@ -156,15 +178,18 @@ impl<'a> Reader<'a> {
     }
 
     /// The number of pairs of a map.
+    #[inline]
     pub(crate) fn map(&mut self) -> Result<u64, Bad> {
         self.counted(5)
     }
 
     /// The number of items of an array.
+    #[inline]
     pub(crate) fn array(&mut self) -> Result<u64, Bad> {
         self.counted(4)
     }
 
+    #[inline]
     fn counted(&mut self, major: u8) -> Result<u64, Bad> {
         let count = self.head(major)?;
         if count > self.rest() as u64 { Err(SHORT) } else { Ok(count) }

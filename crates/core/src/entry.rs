@@ -299,6 +299,11 @@ impl Outline {
         }
     }
 
+    /// The place in the log.
+    pub(crate) fn position(&self) -> Position {
+        self.position
+    }
+
     /// What the entry says is stored beside it.
     pub(crate) fn content(&self) -> Content {
         match (self.parts, self.only_data) {
@@ -399,7 +404,8 @@ fn outline(r: &mut Reader<'_>) -> Result<Outline, Problem> {
                 parts = (r.array()?, r.position());
                 for _ in 0..parts.0 {
                     let part = part(r)?;
-                    only_data = (parts.0 == 1 && r.text_of(part.name) == DATA_PART).then_some(part.length);
+                    only_data = (parts.0 == 1 && r.bytes_of(part.name) == DATA_PART.as_bytes())
+                        .then_some(part.length);
                 }
             }
             _ => return Err(malformed("an unknown field")),
@@ -431,7 +437,7 @@ fn attributes(r: &mut Reader<'_>, spans: &mut Spans) -> Result<(), Problem> {
     spans.attributes = (count, r.position());
     for _ in 0..count {
         let name = r.text()?;
-        let name = r.text_of(name).as_bytes();
+        let name = r.bytes_of(name);
         if (last.len(), last) >= (name.len(), name) {
             return Err(malformed("attributes that are out of order, or there twice"));
         }

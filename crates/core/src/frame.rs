@@ -276,6 +276,27 @@ impl FrameHeader {
 
     /// Decodes edge and directory from the frame's first [`Self::prelude_len`] bytes.
     pub fn directory(&self, prelude: &[u8]) -> Result<Directory> {
+        let prelude = self.prelude(prelude)?;
+        let (edge, rows) = prelude.split_at(self.edge_len());
+        let edge: Vec<Hash> =
+            edge.chunks_exact(Hash::LEN).map(|h| Hash::from_slice(h).expect("32 bytes")).collect();
+        self.check_rows(rows)?;
+        let mut at = self.first_at();
+        let places = rows.as_chunks::<ROW_BYTES>().0.iter().map(|row| Place::of(row, &mut at)).collect();
+        let edge = self.has_edge.then_some(edge);
+        Ok(Directory { edge, places })
+    }
+
+    /// As [`Self::directory`], without looking at more than that the rows add up.
+    pub fn rows(&self, prelude: &[u8]) -> Result<Rows> {
+        let prelude = self.prelude(prelude)?;
+        let rows = &prelude[self.edge_len()..];
+        self.check_rows(rows)?;
+        Ok(Rows { rows: Bytes::copy_from_slice(rows), first: self.first_at() })
+    }
+
+    /// Edge and directory without the mask, their checksum checked.
+    fn prelude<'a>(&self, prelude: &'a [u8]) -> Result<Cow<'a, [u8]>> {
         let Some(prelude) = prelude.get(HEADER_BYTES..self.prelude_len()) else {
             return Err(Error::damaged(format!(
                 "the directory of a frame ends at byte {}, {} are there",
@@ -290,34 +311,29 @@ impl FrameHeader {
         if self.mask != [0; 8] {
             self.unmask(prelude.to_mut(), HEADER_BYTES);
         }
-        let (edge, rows) = prelude.split_at(self.edge_len());
-        let edge: Vec<Hash> =
-            edge.chunks_exact(Hash::LEN).map(|h| Hash::from_slice(h).expect("32 bytes")).collect();
-        let mut places = Vec::with_capacity(self.chained.count as usize);
-        let mut entry_at = self.prelude_len() as u64;
-        let mut parts_at = entry_at + u64::from(self.entries_len);
-        let (entries_end, parts_end) = (parts_at, u64::from(self.len) - END_MARK.len() as u64);
-        for row in rows.chunks_exact(ROW_BYTES) {
-            let entry_len = u16::from_le_bytes([row[0], row[1]]);
-            let parts_len = u32_at(row, 2);
-            places.push(Place {
-                entry_at: entry_at as u32,
-                entry_len,
-                parts_at: parts_at as u32,
-                parts_len,
-                crc: u32_at(row, 6),
-            });
-            entry_at += u64::from(entry_len);
-            parts_at += u64::from(parts_len);
-            if entry_at > entries_end || parts_at > parts_end {
-                break;
-            }
+        Ok(prelude)
+    }
+
+    /// Where the first entry and the first parts are.
+    fn first_at(&self) -> (u32, u32) {
+        let entries = self.prelude_len() as u32;
+        (entries, entries + self.entries_len)
+    }
+
+    /// Whether there is a row for each event, and together they are as long as the frame.
+    fn check_rows(&self, rows: &[u8]) -> Result<()> {
+        let (rows, rest) = rows.as_chunks::<ROW_BYTES>();
+        let (mut entries, mut parts) = (0u64, 0u64);
+        for row in rows {
+            entries += u64::from(u16::from_le_bytes([row[0], row[1]]));
+            parts += u64::from(u32::from_le_bytes([row[2], row[3], row[4], row[5]]));
         }
-        if entry_at != entries_end || parts_at != parts_end || places.len() != self.chained.count as usize {
+        let parts_len = u64::from(self.len) - END_MARK.len() as u64 - u64::from(self.first_at().1);
+        let fits = entries == u64::from(self.entries_len) && parts == parts_len;
+        if !fits || rows.len() != self.chained.count as usize || !rest.is_empty() {
             return Err(Error::damaged("a frame's directory does not add up to its length"));
         }
-        let edge = self.has_edge.then_some(edge);
-        Ok(Directory { edge, places })
+        Ok(())
     }
 
     /// Takes the mask off bytes that begin `offset` bytes into the frame, behind the header.
@@ -364,7 +380,7 @@ pub struct Directory {
 }
 
 /// Where one event lies: offsets from the start of the frame.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The first byte of the entry.
     pub entry_at: u32,
@@ -375,6 +391,77 @@ pub struct Place {
     /// Bytes of the parts.
     pub parts_len: u32,
     crc: u32,
+}
+
+impl Place {
+    /// The place that a row names, given where its entry and its parts begin; then those of the next begin there.
+    fn of(row: &[u8; ROW_BYTES], at: &mut (u32, u32)) -> Self {
+        let place = Self {
+            entry_at: at.0,
+            entry_len: u16::from_le_bytes([row[0], row[1]]),
+            parts_at: at.1,
+            parts_len: u32::from_le_bytes([row[2], row[3], row[4], row[5]]),
+            crc: u32::from_le_bytes([row[6], row[7], row[8], row[9]]),
+        };
+        *at = (place.entry_at + u32::from(place.entry_len), place.parts_at + place.parts_len);
+        place
+    }
+}
+
+/// The directory of a frame as it is stored, for whoever wants few of its places: they are added up as they are asked
+/// for. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    rows: Bytes,
+    /// Where the first entry and the first parts are.
+    first: (u32, u32),
+}
+
+impl Rows {
+    /// Bytes of memory, about.
+    pub fn cost(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// A walk over the places.
+    pub fn walk(&self) -> Walk {
+        Walk { rows: self.clone(), next: 0, at: self.first }
+    }
+}
+
+/// Goes from place to place of a frame; what it costs is how far they are apart.
+#[derive(Debug, Clone)]
+pub struct Walk {
+    rows: Rows,
+    next: usize,
+    at: (u32, u32),
+}
+
+impl Walk {
+    /// Where the event with this index lies; `None` if there are not so many.
+    pub fn place(&mut self, index: usize) -> Option<Place> {
+        let rows = self.rows.rows.as_chunks::<ROW_BYTES>().0;
+        let row = rows.get(index)?;
+        if index < self.next / 2 {
+            (self.next, self.at) = (0, self.rows.first);
+        }
+        let (back, between) = match index < self.next {
+            true => (true, &rows[index..self.next]),
+            false => (false, &rows[self.next..index]),
+        };
+        // Less than the length of the frame, as all together are.
+        let (mut entries, mut parts) = (0u32, 0u32);
+        for row in between {
+            entries += u32::from(u16::from_le_bytes([row[0], row[1]]));
+            parts += u32::from_le_bytes([row[2], row[3], row[4], row[5]]);
+        }
+        self.at = match back {
+            true => (self.at.0 - entries, self.at.1 - parts),
+            false => (self.at.0 + entries, self.at.1 + parts),
+        };
+        self.next = index + 1;
+        Some(Place::of(row, &mut self.at))
+    }
 }
 
 /// A whole frame in memory, its header and directory checked.
@@ -728,6 +815,24 @@ mod tests {
                 assert_eq!(stored.decode().unwrap().event.data().unwrap(), content);
             }
             assert!(frame.literal(&mut NoSources).unwrap().tree().is_none());
+        }
+    }
+
+    #[test]
+    fn places_are_the_same_in_whatever_order_they_are_asked_for() {
+        let zeros = vec![0; 3_000];
+        let contents: Vec<&[u8]> = (0..23).map(|i| &zeros[..i * 100]).collect();
+        for with_edge in [false, true] {
+            let bytes = frame_of(&contents, with_edge);
+            let frame = Frame::decode(bytes.clone().into()).unwrap();
+            let mut walk = frame.header.rows(&bytes).unwrap().walk();
+            for step in 1..contents.len() {
+                for i in 0..contents.len() {
+                    let at = i * step % contents.len();
+                    assert_eq!(walk.place(at), Some(frame.directory.places[at]), "step {step}, {at}");
+                }
+            }
+            assert_eq!(walk.place(contents.len()), None);
         }
     }
 

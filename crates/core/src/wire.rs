@@ -31,7 +31,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::cloudevents::{self, AtMost, Bounded, Members, Name, Shape};
-use crate::entry::{DATA_PART, Entry};
+use crate::entry::{Content, DATA_PART, Entry, Outline};
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::event::{Event, Tag, shown};
 use crate::frame::{FRAME_BYTES_MAX, Frame};
@@ -700,28 +700,28 @@ pub fn parse_page(mut body: Bytes) -> Result<Page> {
 }
 
 fn event_of(bytes: Bytes, state: u8, data: Bytes) -> Result<RecordedEvent> {
-    let entry = Entry::decode_shared(&bytes)?;
-    let promised = entry.parts.iter().find(|part| part.name == DATA_PART).map(|part| part.length);
-    let mut event = entry.event;
-    match (state, promised) {
-        (DATA_PRESENT, Some(length)) if length == data.len() as u64 => event.data = Some(data),
-        (DATA_ERASED, Some(_)) | (DATA_NONE, None) if data.is_empty() => {}
+    let outline = Outline::of(&bytes)?;
+    let position = outline.position();
+    let promised = match outline.content() {
+        Content::None => None,
+        Content::Data(length) => Some(length),
+        Content::Other => {
+            let parts = Entry::decode_shared(&bytes)?.parts;
+            parts.iter().find(|part| part.name == DATA_PART).map(|part| part.length)
+        }
+    };
+    let data = match (state, promised) {
+        (DATA_PRESENT, Some(length)) if length == data.len() as u64 => Some(data),
+        (DATA_ERASED, Some(_)) | (DATA_NONE, None) if data.is_empty() => None,
         _ => {
-            let at = entry.position;
             return Err(Error::damaged(format!(
-                "the data sent for position {at} is not what its entry names"
+                "the data sent for position {position} is not what its entry names"
             )));
         }
-    }
-    Ok(RecordedEvent {
-        log: entry.log,
-        position: entry.position,
-        version: entry.version,
-        recorded: entry.recorded,
-        event,
-        erased: state == DATA_ERASED,
-        entry: bytes,
-    })
+    };
+    let mut recorded = outline.recorded(bytes, data);
+    recorded.erased = state == DATA_ERASED;
+    Ok(recorded)
 }
 
 /// Adds a frame to a body of frames.

@@ -20,6 +20,7 @@
 //! | `pack` | sealed segments, compressed |
 //! | `packer` | when and how they become packs |
 //! | `reader` | events and frames, from wherever they are |
+//! | `kept` | what was read lately, up to so many bytes |
 //! | `index` | which positions have a term: runs, tables, cursors |
 //! | `recovery` | finding the end of a log, torn or damaged, and where the writer goes on |
 //! | `writer` | group commit: sequence, write, sync, publish, answer |
@@ -41,6 +42,7 @@ mod crash_tests;
 mod damage_tests;
 mod index;
 mod io;
+mod kept;
 mod log;
 mod look;
 mod meta;
@@ -55,6 +57,8 @@ mod packer;
 mod packing_beside_tests;
 #[cfg(test)]
 mod pipeline_tests;
+#[cfg(test)]
+mod read_tests;
 mod reader;
 mod recovery;
 mod registers;

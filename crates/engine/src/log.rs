@@ -463,6 +463,10 @@ impl Log {
         // A few events are not worth reading ahead for.
         let sequential = cursor.is_none() && forward && page.events_max >= READ_AHEAD_EVENTS;
         let mut events = FrameReader::new(&self.segments, sequential);
+        if cursor.is_none() {
+            let left = usize::try_from(high.saturating_sub(low)).unwrap_or(usize::MAX);
+            page.page.events.reserve(page.events_max.min(left));
+        }
         let mut candidates = VecDeque::with_capacity(CANDIDATES);
         'page: while !page.is_full() {
             let mut seek = at.filter(|at| (low..high).contains(at));
@@ -491,11 +495,20 @@ impl Log {
             if !sequential {
                 events.plan(candidates.iter().copied());
             }
-            for position in candidates.drain(..) {
+            while let Some(position) = candidates.pop_front() {
                 at = next(position);
                 page.examine(&mut events, Position(position), read);
                 if page.is_full() {
-                    page.page.next = at.filter(|at| (low..high).contains(at)).map(|_| Position(position));
+                    let rest = at.filter(|at| (low..high).contains(at));
+                    let more = rest.filter(|at| {
+                        // Whoever reads to the end need not ask again to hear that there is nothing.
+                        !candidates.is_empty()
+                            || cursor.as_mut().is_none_or(|cursor| match cursor.seek(*at, read.direction) {
+                                Ok(found) => found.is_some_and(|found| (low..high).contains(&found)),
+                                Err(_) => true,
+                            })
+                    });
+                    page.page.next = more.map(|_| Position(position));
                     break 'page;
                 }
             }

@@ -9,7 +9,7 @@
 //! end   footer, 112 bytes
 //! ```
 //!
-//! A block holds whole events, about 64 KiB of them, so reading one event unpacks one block. Entries, salts and
+//! A block holds whole events, about 16 KiB of them, so reading one event unpacks one block. Entries, salts and
 //! parts are byte for byte what they were. Of the frames' headers everything is left out that follows from the
 //! rest: roots, hashes, lengths and checksums. A group begins with the hash of the frame before it and with the tree's right edge after its first
 //! frame, so whatever is computed is held against something stored at least every 256 frames or 256 KiB.
@@ -36,10 +36,11 @@ const BLOCK_ROW_BYTES: usize = 28;
 const GROUP_ROW_BYTES: usize = 32;
 const EVENT_ROW_BYTES: usize = 6;
 
-/// A block is closed when it holds so many bytes.
-const BLOCK_BYTES: usize = 64 << 10;
-/// More than any block unpacks to: one event of any size on top of a block that was not full.
-const BLOCK_BYTES_MAX: usize = FRAME_BYTES_MAX + 2 * BLOCK_BYTES;
+/// A block is closed when it holds so many bytes. Whoever wants one event unpacks all of its block.
+const BLOCK_BYTES: usize = 16 << 10;
+/// More than any block unpacks to: one event of any size on top of a block that was not full. Blocks were closed at
+/// 64 KiB once.
+const BLOCK_BYTES_MAX: usize = FRAME_BYTES_MAX + (128 << 10);
 /// A group has at most so many frames …
 const GROUP_FRAMES: usize = 256;
 /// … and is closed when its events have so many bytes.
@@ -369,10 +370,10 @@ impl OpenPack {
     ///
     /// # Errors
     /// `damaged`, naming offset and positions.
-    pub(crate) fn block(&self, number: usize) -> Result<Block> {
+    pub(crate) fn block(&self, number: usize, unpacker: &mut Unpacker) -> Result<Block> {
         let row = self.blocks[number];
         let end = self.blocks.get(number + 1).map_or(self.pack.end_position, |next| next.first_position);
-        self.read_block(&row, end).map_err(|e| {
+        self.read_block(&row, end, unpacker).map_err(|e| {
             let e = if e.kind() == ErrorKind::Damaged { e } else { Error::damaged(e.message().to_owned()) };
             e.context(format!(
                 "block at offset {}, positions {} to {}",
@@ -383,21 +384,8 @@ impl OpenPack {
         })
     }
 
-    fn read_block(&self, row: &BlockRow, end_position: u64) -> Result<Block> {
-        let stored = read_exact(&*self.file, row.offset, row.stored as usize)?;
-        if crc32fast::hash(&stored) != row.crc {
-            return Err(Error::damaged("the checksum does not match"));
-        }
-        let unpacked = row.unpacked as usize;
-        // No more than that is ever unpacked, whatever the bytes say.
-        let bytes = zstd::bulk::decompress(&stored, unpacked)
-            .map_err(|e| Error::damaged(format!("cannot be unpacked to {unpacked} bytes: {e}")))?;
-        if bytes.len() != unpacked {
-            return Err(Error::damaged(format!(
-                "unpacks to {} bytes, {unpacked} were expected",
-                bytes.len()
-            )));
-        }
+    fn read_block(&self, row: &BlockRow, end_position: u64, unpacker: &mut Unpacker) -> Result<Block> {
+        let bytes = unpacker.unpacked(self, row)?;
         let count = end_position - row.first_position;
         let bad = || Error::damaged("the events in it do not add up to its length");
         let rows_end =
@@ -520,6 +508,89 @@ impl OpenPack {
     }
 }
 
+/// Reads blocks and unpacks them, one after the other: what that takes is set up once.
+pub(crate) struct Unpacker {
+    context: zstd::bulk::Decompressor<'static>,
+    /// How much is read at least: more than a block where those behind it will be wanted.
+    ahead: usize,
+    /// What was read last: of the pack of these segments, from this offset on.
+    of: Option<(u32, u32)>,
+    at: u64,
+    stored: Vec<u8>,
+    len: usize,
+}
+
+/// What is read of a pack at once by whoever goes through it.
+const AHEAD_BYTES: usize = 256 << 10;
+
+impl Unpacker {
+    /// `sequential`: the blocks behind one will be wanted too.
+    pub(crate) fn new(sequential: bool) -> Result<Self> {
+        Ok(Self {
+            context: zstd::bulk::Decompressor::new()?,
+            ahead: if sequential { AHEAD_BYTES } else { 0 },
+            of: None,
+            at: 0,
+            stored: Vec::new(),
+            len: 0,
+        })
+    }
+
+    fn unpacked(&mut self, pack: &OpenPack, row: &BlockRow) -> Result<Vec<u8>> {
+        let of = (pack.pack.first_segment, pack.pack.last_segment);
+        let len = row.stored as usize;
+        let held = row.offset.checked_sub(self.at).filter(|_| self.of == Some(of));
+        let held = held.and_then(|start| usize::try_from(start).ok()).filter(|start| start + len <= self.len);
+        let start = match held {
+            Some(start) => start,
+            None => {
+                self.read(pack, row.offset, len)?;
+                self.of = Some(of);
+                0
+            }
+        };
+        let stored = &self.stored[start..start + len];
+        if crc32fast::hash(stored) != row.crc {
+            return Err(Error::damaged("the checksum does not match"));
+        }
+        let unpacked = row.unpacked as usize;
+        // No more than that is ever unpacked, whatever the bytes say.
+        let bytes = self
+            .context
+            .decompress(stored, unpacked)
+            .map_err(|e| Error::damaged(format!("cannot be unpacked to {unpacked} bytes: {e}")))?;
+        if bytes.len() != unpacked {
+            return Err(Error::damaged(format!(
+                "unpacks to {} bytes, {unpacked} were expected",
+                bytes.len()
+            )));
+        }
+        Ok(bytes)
+    }
+
+    fn read(&mut self, pack: &OpenPack, offset: u64, len: usize) -> Result<()> {
+        self.of = None;
+        // Behind the last block there is nothing to unpack.
+        let left = pack.pack.index_at.saturating_sub(offset);
+        let wanted = self.ahead.min(usize::try_from(left).unwrap_or(usize::MAX)).max(len);
+        if self.stored.len() < wanted {
+            self.stored.resize(wanted, 0);
+        }
+        let n = match read_full(&*pack.file, &mut self.stored[..wanted], offset) {
+            // What cannot be read may lie behind what was asked for.
+            Err(_) if wanted > len => read_full(&*pack.file, &mut self.stored[..len], offset)?,
+            n => n?,
+        };
+        if n < len {
+            return Err(Error::damaged(format!(
+                "offset {offset}: {len} bytes were expected, the file ends after {n}"
+            )));
+        }
+        (self.at, self.len) = (offset, n);
+        Ok(())
+    }
+}
+
 /// Goes through the frames of a pack and computes what was left out of them.
 pub(crate) struct PackFrames {
     pack: Arc<OpenPack>,
@@ -529,6 +600,7 @@ pub(crate) struct PackFrames {
     tree: Option<Tree>,
     previous: Hash,
     block: Option<Block>,
+    unpacker: Unpacker,
 }
 
 impl PackFrames {
@@ -536,7 +608,8 @@ impl PackFrames {
     pub(crate) fn new(pack: Arc<OpenPack>, sequence: u64) -> Result<Self> {
         let group = pack.group(pack.group_of(sequence))?;
         let next = group.frames[0].sequence;
-        Ok(Self { pack, next, tree: None, previous: group.previous, group, block: None })
+        let unpacker = Unpacker::new(true)?;
+        Ok(Self { pack, next, tree: None, previous: group.previous, group, block: None, unpacker })
     }
 
     /// The frame that comes next.
@@ -546,7 +619,7 @@ impl PackFrames {
 
     fn event(&mut self, position: Position) -> Result<StoredEvent> {
         if !self.block.as_ref().is_some_and(|block| block.holds(position)) {
-            self.block = Some(self.pack.block(self.pack.block_of(position))?);
+            self.block = Some(self.pack.block(self.pack.block_of(position), &mut self.unpacker)?);
         }
         Ok(self.block.as_ref().expect("it was just read").event(position))
     }

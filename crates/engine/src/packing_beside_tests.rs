@@ -8,6 +8,7 @@ use precedent_core::{Log, LogName, Position, Read, Store};
 use crate::crash_tests::{self, DIR, append, block_on, event, noise, packing, read_all};
 use crate::io::faults::{FaultyIo, Held};
 use crate::io::{Io, Mode};
+use crate::pack::Unpacker;
 use crate::reader::FrameReader;
 use crate::segment::Segments;
 use crate::{Access, EmbeddedStore, Options, pack};
@@ -135,7 +136,8 @@ fn a_block_of_a_pack_that_was_merged_is_taken_for_no_other() {
         // … it is merged …
         until_merged(&io, &store, &mut i);
         // … and the reader reads its block.
-        log.segments.block(&open, open.block_of(Position(end - 1))).unwrap();
+        let mut unpacker = Unpacker::new(false).unwrap();
+        log.segments.block(&open, open.block_of(Position(end - 1)), &mut unpacker).unwrap();
         let read = FrameReader::new(&log.segments, false).event(Position(end));
         assert!(read.is_ok(), "{:?}", read.err());
     });

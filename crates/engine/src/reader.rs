@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use precedent_core::extents::Sources;
-use precedent_core::frame::{Chained, Directory, Frame, FrameHeader, HEADER_BYTES, Place, StoredEvent};
+use precedent_core::frame::{Chained, Frame, FrameHeader, HEADER_BYTES, Place, Rows, StoredEvent, Walk};
 use precedent_core::{Error, ErrorKind, Position, RecordedEvent, Result};
 
 use crate::io::{IoFile, read_full};
-use crate::pack::{Block, OpenPack, PackFrames, PackedFrame};
+use crate::pack::{Block, OpenPack, PackFrames, PackedFrame, Unpacker};
 use crate::segment::{EventPlace, FramePlace, Segments};
 
 /// Reads events and frames of a log, with the last chunk it read at hand.
@@ -23,9 +23,14 @@ pub(crate) struct FrameReader<'a> {
     entries: Option<Chunk>,
     parts: Option<Chunk>,
     file: Option<(u32, Arc<dyn IoFile>)>,
-    /// What will probably be asked for, in this order.
+    /// The beginning of the large frame that was read last; memory that is used again.
+    prelude: Vec<u8>,
+    /// What will probably be asked for, in this order, and where in that one is.
     planned: Vec<u64>,
+    planned_at: usize,
     current: Option<Current>,
+    /// What unpacks blocks, once one is asked for.
+    unpacker: Option<Unpacker>,
     /// The frames of a pack, where the last one was asked for.
     frames: Option<PackFrames>,
     sources: Option<Box<SourceReader<'a>>>,
@@ -142,10 +147,23 @@ enum Current {
 
 struct CurrentFrame {
     place: FramePlace,
-    header: FrameHeader,
-    directory: Directory,
+    head: Arc<FrameHead>,
+    walk: Walk,
     /// One position behind the frame.
     end_position: u64,
+}
+
+/// The header of a frame and its directory.
+pub(crate) struct FrameHead {
+    header: FrameHeader,
+    rows: Rows,
+}
+
+impl FrameHead {
+    /// Bytes of memory, about.
+    pub(crate) fn cost(&self) -> usize {
+        size_of::<Self>() + self.rows.cost()
+    }
 }
 
 /// A read ahead of a sequential scan.
@@ -172,8 +190,11 @@ impl<'a> FrameReader<'a> {
             entries: None,
             parts: None,
             file: None,
+            prelude: Vec::new(),
             planned: Vec::new(),
+            planned_at: 0,
             current: None,
+            unpacker: None,
             frames: None,
             sources: None,
         }
@@ -183,6 +204,7 @@ impl<'a> FrameReader<'a> {
     pub(crate) fn plan(&mut self, positions: impl IntoIterator<Item = u64>) {
         self.planned.clear();
         self.planned.extend(positions);
+        self.planned_at = 0;
     }
 
     /// Where the events that others refer to are found.
@@ -222,8 +244,8 @@ impl<'a> FrameReader<'a> {
             }
         }
         match self.current.take() {
-            Some(Current::Frame(current)) => {
-                let result = self.event_of(&current, position);
+            Some(Current::Frame(mut current)) => {
+                let result = self.event_of(&mut current, position);
                 let result = result.map_err(|e| unreadable(self.named(&current.place, position, e)));
                 self.current = Some(Current::Frame(current));
                 result
@@ -254,7 +276,7 @@ impl<'a> FrameReader<'a> {
                     e.context(format!("position {position}, {}", path.display()))
                 };
                 let open = self.segments.open_pack(&pack).map_err(named)?;
-                let block = self.segments.block(&open, open.block_of(position)).map_err(named)?;
+                let block = self.block(&open, open.block_of(position)).map_err(named)?;
                 if !block.holds(position) {
                     return Err(named(Error::damaged("it is not in the block where it should be")));
                 }
@@ -262,6 +284,21 @@ impl<'a> FrameReader<'a> {
             }
         }
         Ok(())
+    }
+
+    /// A block, kept for the next reader unless this one goes through them all.
+    fn block(&mut self, pack: &OpenPack, number: usize) -> Result<Arc<Block>> {
+        if self.unpacker.is_none() {
+            self.unpacker = Some(Unpacker::new(self.sequential)?);
+        }
+        let unpacker = self.unpacker.as_mut().expect("it was just made");
+        if !self.sequential {
+            return self.segments.block(pack, number, unpacker);
+        }
+        match self.segments.kept_block(pack, number) {
+            Some(block) => Ok(block),
+            None => Ok(Arc::new(pack.block(number, unpacker)?)),
+        }
     }
 
     /// An event of a block. One that is read by itself is copied: it would keep the whole block in memory.
@@ -285,59 +322,95 @@ impl<'a> FrameReader<'a> {
     }
 
     fn load(&mut self, place: FramePlace) -> Result<CurrentFrame> {
-        let header = FrameHeader::decode(&self.bytes(&place, 0, HEADER_BYTES)?)?;
-        if header.chained.first.0 != place.first_position || header.chained.sequence != place.sequence {
+        let large = !self.sequential && place.len() > SMALL_FRAME_BYTES;
+        let head = match self.segments.kept_head(&place).filter(|_| large) {
+            Some(head) => head,
+            None if large => {
+                let head = Arc::new(self.large_head(&place)?);
+                self.segments.keep_head(&place, &head);
+                head
+            }
+            None => {
+                let header = FrameHeader::decode(&self.bytes(&place, 0, HEADER_BYTES)?)?;
+                let rows = header.rows(&self.bytes(&place, 0, header.prelude_len())?)?;
+                Arc::new(FrameHead { header, rows })
+            }
+        };
+        let chained = &head.header.chained;
+        if chained.first.0 != place.first_position || chained.sequence != place.sequence {
             return Err(Error::damaged("another frame lies where this one should"));
         }
-        let directory = header.directory(&self.bytes(&place, 0, header.prelude_len())?)?;
-        let end_position = header.chained.tree_size();
-        Ok(CurrentFrame { place, header, directory, end_position })
+        let (walk, end_position) = (head.rows.walk(), chained.tree_size());
+        Ok(CurrentFrame { place, walk, end_position, head })
     }
 
-    fn event_of(&mut self, current: &CurrentFrame, position: Position) -> Result<StoredEvent> {
+    /// Header and directory of a large frame.
+    fn large_head(&mut self, place: &FramePlace) -> Result<FrameHead> {
+        let guess = (place.len() / PRELUDE_PART).clamp(HEADER_BYTES, PRELUDE_BYTES);
+        self.read_prelude(place, 0, guess)?;
+        let header = FrameHeader::decode(&self.prelude)?;
+        if header.prelude_len() > guess {
+            self.read_prelude(place, guess, header.prelude_len())?;
+        }
+        let rows = header.rows(&self.prelude)?;
+        Ok(FrameHead { header, rows })
+    }
+
+    /// Reads the beginning of a frame up to byte `end`; it is known up to byte `from`.
+    fn read_prelude(&mut self, place: &FramePlace, from: usize, end: usize) -> Result<()> {
+        let file = self.file(place.segment)?;
+        if self.prelude.len() < end {
+            self.prelude.resize(end, 0);
+        }
+        match read_full(&*file, &mut self.prelude[from..end], place.offset + from as u64)? {
+            n if from + n < end => Err(ends_early((from + n) as u64)),
+            _ => Ok(()),
+        }
+    }
+
+    fn event_of(&mut self, current: &mut CurrentFrame, position: Position) -> Result<StoredEvent> {
         let index = (position.0 - current.place.first_position) as usize;
-        let place = current.directory.places[index];
+        let missing = || Error::damaged("the directory ends before this event");
+        let place = current.walk.place(index).ok_or_else(missing)?;
         let whole_max = if self.sequential { WHOLE_BYTES } else { SMALL_FRAME_BYTES };
-        let [entry, parts] = [entry_of, parts_of].map(|span| span(&place));
         let (entry, parts) = if current.place.len() <= whole_max {
             let mut bytes = |(at, end): (u64, u64)| self.bytes(&current.place, at, (end - at) as usize);
-            (bytes(entry)?, bytes(parts)?)
+            (bytes(entry_of(&place))?, bytes(parts_of(&place))?)
         } else {
             let mut entries = self.entries.take();
-            let entry = self.ranged(current, index, &mut entries, entry_of);
+            let entry = self.ranged(current, place, index, &mut entries, entry_of);
             self.entries = entries;
             let mut several = self.parts.take();
-            let parts = self.ranged(current, index, &mut several, parts_of);
+            let parts = self.ranged(current, place, index, &mut several, parts_of);
             self.parts = several;
             (entry?, parts?)
         };
-        current.header.event(&place, entry, parts)
+        current.head.header.event(&place, entry, parts)
     }
 
     /// What `span` says of an event of a large frame: from `held`, or read together with what is planned and close.
     fn ranged(
         &mut self,
-        current: &CurrentFrame,
+        current: &mut CurrentFrame,
+        event: Place,
         index: usize,
         held: &mut Option<Chunk>,
         span: impl Fn(&Place) -> (u64, u64),
     ) -> Result<Bytes> {
-        let CurrentFrame { place, directory, .. } = current;
-        let (at, end) = span(&directory.places[index]);
+        let CurrentFrame { place, walk, .. } = current;
+        let (at, end) = span(&event);
         let (offset, len) = (place.offset + at, (end - at) as usize);
-        let found =
-            [&*held, &self.chunk].into_iter().flatten().find_map(|c| c.get(place.segment, offset, len));
-        if let Some(bytes) = found {
+        if let Some(bytes) = held.as_ref().and_then(|chunk| chunk.get(place.segment, offset, len)) {
             return Ok(bytes);
         }
         let (mut start, mut end) = (at, end);
         let position = place.first_position + index as u64;
-        let planned = self.planned.iter().copied().skip_while(|p| *p != position).skip(1);
-        let following = (position + 1..).take_while(|_| self.sequential);
-        for position in planned.chain(following) {
+        let following = if self.sequential { position + 1..u64::MAX } else { 0..0 };
+        let planned = self.behind(position);
+        for position in planned.iter().copied().chain(following) {
             let index = position.checked_sub(place.first_position).and_then(|i| usize::try_from(i).ok());
-            let Some(place) = index.and_then(|index| directory.places.get(index)) else { break };
-            let (from, to) = span(place);
+            let Some(place) = index.and_then(|index| walk.place(index)) else { break };
+            let (from, to) = span(&place);
             let all = (start.min(from), end.max(to));
             if from > end + GAP_BYTES || start > to + GAP_BYTES || all.1 - all.0 > RANGE_BYTES {
                 break;
@@ -353,6 +426,18 @@ impl<'a> FrameReader<'a> {
         let bytes = chunk.get(place.segment, offset, len);
         *held = Some(chunk);
         bytes.ok_or_else(|| Error::damaged("a range that does not hold the event it was read for"))
+    }
+
+    /// What is planned behind a position, if that is planned itself.
+    fn behind(&mut self, position: u64) -> &[u64] {
+        let ahead = &self.planned[self.planned_at.min(self.planned.len())..];
+        match ahead.iter().position(|planned| *planned == position) {
+            Some(steps) => {
+                self.planned_at += steps;
+                &self.planned[self.planned_at + 1..]
+            }
+            None => &[],
+        }
     }
 
     /// The chained part of a frame's header, which can be read of a frame whose body is damaged too.
@@ -420,8 +505,6 @@ impl<'a> FrameReader<'a> {
             (0, frame_len.max(CHUNK_BYTES))
         } else if frame_len <= SMALL_FRAME_BYTES {
             (0, frame_len)
-        } else if from == 0 && len <= PRELUDE_BYTES {
-            (0, (frame_len / PRELUDE_PART).min(PRELUDE_BYTES))
         } else {
             (from, len)
         };
@@ -432,7 +515,11 @@ impl<'a> FrameReader<'a> {
             Some(spare) => spare.take(wanted.max(least)),
             None => BytesMut::zeroed(wanted.max(least)),
         };
-        let chunk = self.read(place, start, buffer, least)?;
+        let chunk = match self.read(place, start, buffer, least) {
+            // What cannot be read may lie behind what was asked for.
+            Err(_) if wanted > least => self.read(place, start, BytesMut::zeroed(least), least)?,
+            chunk => chunk?,
+        };
         let chunk = self.chunk.insert(chunk);
         chunk.spare = spare;
         chunk
@@ -457,14 +544,15 @@ impl<'a> FrameReader<'a> {
         let start = place.offset + from;
         let n = read_full(&*self.file(place.segment)?, &mut buffer, start)?;
         if n < least {
-            return Err(Error::damaged(format!(
-                "the file ends {} bytes into this frame",
-                start + n as u64 - place.offset
-            )));
+            return Err(ends_early(start + n as u64 - place.offset));
         }
         buffer.truncate(n);
         Ok(Chunk { segment: place.segment, start, bytes: buffer.freeze(), spare: None })
     }
+}
+
+fn ends_early(bytes: u64) -> Error {
+    Error::damaged(format!("the file ends {bytes} bytes into this frame"))
 }
 
 fn entry_of(place: &Place) -> (u64, u64) {

@@ -18,8 +18,9 @@ use precedent_core::frame::{Chained, FRAME_BYTES_MAX, FrameHeader, SECTOR_BYTES,
 use precedent_core::{Error, ErrorKind, LogId, Result};
 
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
-use crate::pack::{self, Block, OpenPack, Pack};
-use crate::reader::Spare;
+use crate::kept::Kept;
+use crate::pack::{self, Block, OpenPack, Pack, Unpacker};
+use crate::reader::{FrameHead, Spare};
 
 /// Sealed segments whose files are kept open, and whose maps are kept in memory.
 const CACHED_SEGMENTS: usize = 32;
@@ -262,19 +263,17 @@ pub(crate) struct Segments {
     maps: Mutex<HashMap<u32, Arc<SegmentMap>>>,
     /// By first segment.
     packs: Mutex<HashMap<u32, Arc<OpenPack>>>,
-    blocks: Mutex<Blocks>,
+    /// Blocks of packs that were unpacked lately, by first and last segment and number.
+    blocks: Mutex<Kept<(u32, u32, usize), Arc<Block>>>,
+    /// Headers and directories of large frames that were read lately, by segment and offset.
+    heads: Mutex<Kept<(u32, u64), Arc<FrameHead>>>,
     pub(crate) spare: Arc<Spare>,
-}
-
-/// Blocks of packs that were unpacked lately, by first and last segment and number.
-#[derive(Default)]
-struct Blocks {
-    blocks: HashMap<(u32, u32, usize), Arc<Block>>,
-    bytes: usize,
 }
 
 /// Unpacked blocks that are kept.
 const BLOCKS_BYTES_MAX: usize = 8 << 20;
+/// Headers and directories that are kept: ten bytes an event.
+const HEADS_BYTES_MAX: usize = 16 << 20;
 
 /// One step of reading a segment frame by frame.
 pub(crate) enum Step {
@@ -300,7 +299,8 @@ impl Segments {
             files: Mutex::default(),
             maps: Mutex::default(),
             packs: Mutex::default(),
-            blocks: Mutex::default(),
+            blocks: Mutex::new(Kept::new(BLOCKS_BYTES_MAX)),
+            heads: Mutex::new(Kept::new(HEADS_BYTES_MAX)),
             spare: Arc::default(),
         }
     }
@@ -430,8 +430,8 @@ impl Segments {
         self.files.lock().unwrap_or_else(|p| p.into_inner()).retain(|number, _| forget(number));
         self.maps.lock().unwrap_or_else(|p| p.into_inner()).retain(|number, _| forget(number));
         self.packs.lock().unwrap_or_else(|p| p.into_inner()).retain(|number, _| forget(number));
-        let mut blocks = self.blocks.lock().unwrap_or_else(|p| p.into_inner());
-        *blocks = Blocks::default();
+        self.heads.lock().unwrap_or_else(|p| p.into_inner()).retain(|(number, _)| forget(number));
+        self.blocks.lock().unwrap_or_else(|p| p.into_inner()).retain(|(first, _, _)| forget(first));
     }
 
     /// The packs, ascending.
@@ -472,24 +472,40 @@ impl Segments {
         Ok(open)
     }
 
+    /// A block of a pack, unpacked, if it is at hand.
+    pub(crate) fn kept_block(&self, pack: &OpenPack, number: usize) -> Option<Arc<Block>> {
+        self.blocks.lock().unwrap_or_else(|p| p.into_inner()).get(&Self::block_key(pack, number))
+    }
+
     /// A block of a pack, unpacked; a small one is kept for whoever asks next.
-    pub(crate) fn block(&self, pack: &OpenPack, number: usize) -> Result<Arc<Block>> {
-        let key = (pack.pack.first_segment, pack.pack.last_segment, number);
-        let lock = || self.blocks.lock().unwrap_or_else(|p| p.into_inner());
-        if let Some(block) = lock().blocks.get(&key) {
-            return Ok(block.clone());
+    pub(crate) fn block(
+        &self,
+        pack: &OpenPack,
+        number: usize,
+        unpacker: &mut Unpacker,
+    ) -> Result<Arc<Block>> {
+        if let Some(block) = self.kept_block(pack, number) {
+            return Ok(block);
         }
-        let block = Arc::new(pack.block(number)?);
-        let cost = block.cost();
-        if cost <= BLOCKS_BYTES_MAX / 16 {
-            let mut blocks = lock();
-            if blocks.bytes + cost > BLOCKS_BYTES_MAX {
-                *blocks = Blocks::default();
-            }
-            blocks.bytes += cost;
-            blocks.blocks.insert(key, block.clone());
-        }
+        let block = Arc::new(pack.block(number, unpacker)?);
+        let mut blocks = self.blocks.lock().unwrap_or_else(|p| p.into_inner());
+        blocks.put(Self::block_key(pack, number), block.clone(), block.cost());
         Ok(block)
+    }
+
+    fn block_key(pack: &OpenPack, number: usize) -> (u32, u32, usize) {
+        (pack.pack.first_segment, pack.pack.last_segment, number)
+    }
+
+    /// Header and directory of a frame, if they are at hand.
+    pub(crate) fn kept_head(&self, place: &FramePlace) -> Option<Arc<FrameHead>> {
+        self.heads.lock().unwrap_or_else(|p| p.into_inner()).get(&(place.segment, place.offset))
+    }
+
+    /// Keeps header and directory of a frame for whoever reads of it next.
+    pub(crate) fn keep_head(&self, place: &FramePlace, head: &Arc<FrameHead>) {
+        let mut heads = self.heads.lock().unwrap_or_else(|p| p.into_inner());
+        heads.put((place.segment, place.offset), head.clone(), head.cost());
     }
 
     /// Looks whether the writer has packed segments meanwhile.

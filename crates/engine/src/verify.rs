@@ -11,7 +11,7 @@ use precedent_core::{Error, ErrorKind, LogId, Position, Result};
 
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
 use crate::meta::{CLEAN_FILE, LogMeta, Mark};
-use crate::pack::{Block, OpenPack, Pack};
+use crate::pack::{Block, OpenPack, Pack, Unpacker};
 use crate::reader::SourceReader;
 use crate::recovery::{claims, read_whole};
 use crate::segment::{SegmentMap, Segments, Step, Unit, step};
@@ -197,6 +197,7 @@ impl Reading<'_> {
             }
         };
         self.seen.put_pack(open.pack.clone());
+        let mut unpacker = Unpacker::new(true)?;
         let mut block: Option<Result<Block>> = None;
         let mut block_number = usize::MAX;
         for number in 0..open.group_count() {
@@ -215,7 +216,7 @@ impl Reading<'_> {
                     let position = Position(packed.first.0 + u64::from(index));
                     if open.block_of(position) != block_number {
                         block_number = open.block_of(position);
-                        block = Some(open.block(block_number));
+                        block = Some(open.block(block_number, &mut unpacker));
                     }
                     match block.as_ref().expect("it was just read") {
                         Ok(block) => Ok(block.event(position)),

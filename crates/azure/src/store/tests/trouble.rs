@@ -152,7 +152,7 @@ fn whoever_waits_for_room_in_a_queue_is_told_when_the_handle_closes() {
     let second = log.submit(data_of("second", noise(1, QUEUE_BYTES / 2))).expect("there is room");
     let waits = scene.runtime.spawn({
         let log = log.clone();
-        async move { log.append(data_of("third", noise(2, QUEUE_BYTES / 4 * 3))).await }
+        async move { log.append(data_of("third", noise(2, 14 << 20))).await }
     });
     let closing = scene.runtime.spawn({
         let log = log.clone();
