@@ -183,7 +183,7 @@ pub fn undo(codings: &[Coding], bytes: &[u8], bytes_max: usize) -> (Vec<u8>, Opt
             }
         });
         // What goes wrong first, on the outside, is the reason why something is missing inside.
-        ended = ended.or(decoded.map_or_else(Some, |broken| broken));
+        ended = ended.or(decoded.unwrap_or_else(Some));
         out = Some(kept);
     }
     (out.unwrap_or_else(|| bytes.to_vec()), ended)

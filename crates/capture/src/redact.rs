@@ -597,7 +597,7 @@ mod tests {
         let azure = "3Fh2k9LmPq8RsTuVwXyZ0123456789AbCdEfGhIjKlMnOpQrStUvWxYzJQQJ99BCACYeBjFXJ3w3AAABACOG";
         let account = format!(
             "{}==",
-            "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeks".repeat(1)
+            "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeks".to_owned()
         );
         for (before, secret, after) in [
             ("key ", "sk-proj-Abc_def-0123456789abcdefghij", "."),

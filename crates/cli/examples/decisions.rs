@@ -129,7 +129,7 @@ fn event(decision: u64, step: u64) -> Result<Event> {
     };
     let outcome = |decision: u64| {
         let event = facts::outcome(source, &format!("{}/repaid", name(decision)), &name(decision));
-        event.value("repaid", decision % 10 != 0).stream(&format!("application/{decision}")).build()
+        event.value("repaid", !decision.is_multiple_of(10)).stream(&format!("application/{decision}")).build()
     };
     match step {
         0 => plain("ai.input.received", json!({"message": asked})).build(),

@@ -191,7 +191,7 @@ async fn an_append_too_large_for_the_server_is_refused_with_both_numbers() {
     config.limits.body_bytes_max = 10_000;
     let url = serve(config).await;
     let store = HttpStore::connect(&url, None).await.unwrap();
-    let event = Event::builder("s", "1", "t").data(vec![0xff; 9_000]).build().unwrap();
+    let event = Event::builder("s", "1", "t").data(vec![0xff; 10_500]).build().unwrap();
     let error = store.append(&LogName::default(), event.into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LimitExceeded);
     assert!(error.message().contains("10000"), "{error}");

@@ -5,11 +5,14 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+/// How many requests were answered, by method and status.
+type Answers = BTreeMap<(&'static str, u16), u64>;
+
 /// What the server has done since it started.
 #[derive(Default)]
 pub(crate) struct Metrics {
-    /// By route, and there by method and status.
-    requests: Mutex<BTreeMap<String, BTreeMap<(&'static str, u16), u64>>>,
+    /// By route.
+    requests: Mutex<BTreeMap<String, Answers>>,
     pub(crate) events_appended: AtomicU64,
     pub(crate) body_bytes_received: AtomicU64,
     pub(crate) event_bytes_sent: AtomicU64,

@@ -656,7 +656,11 @@ impl Store for RemoteStore {
             };
             self.inner.ended.notify_waiters();
             for log in open.into_values() {
-                log.here(|log| Ok(log.mirror.close())).await?;
+                log.here(|log| {
+                    log.mirror.close();
+                    Ok(())
+                })
+                .await?;
             }
             Ok(())
         }

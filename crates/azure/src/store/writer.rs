@@ -288,13 +288,19 @@ impl Drop for Watch {
 /// The tries to record something, as long as others are quicker.
 struct Race {
     lost: u32,
-    begun: Instant,
+    /// When it was lost first. What came before is our own work, however long it took.
+    begun: Option<Instant>,
     at_most: Duration,
 }
 
 impl Race {
     fn new(at_most: Duration) -> Self {
-        Self { lost: 0, begun: Instant::now(), at_most }
+        Self { lost: 0, begun: None, at_most }
+    }
+
+    /// How long it has been going on.
+    fn elapsed(&mut self) -> Duration {
+        self.begun.get_or_insert_with(Instant::now).elapsed()
     }
 
     /// How long to wait before the next try; `None` if there has been enough of it.
@@ -304,7 +310,7 @@ impl Race {
         let doubled =
             self.lost.checked_sub(LOST_MAX + 1).map_or(Duration::ZERO, |n| first * (1 << n.min(16)));
         let pause = doubled.min(longest).mul_f64(rand::random::<f64>());
-        (self.begun.elapsed() + pause < self.at_most).then_some(pause)
+        (self.elapsed() + pause < self.at_most).then_some(pause)
     }
 }
 
@@ -381,12 +387,11 @@ impl Writer {
     /// `overloaded` if others have been quicker for too long.
     fn wait_for_turn(&self, race: &mut Race) -> Result<()> {
         let Some(pause) = race.pause() else {
+            let seconds = race.elapsed().as_secs_f32();
             let message = format!(
                 "log '{}' was written to by others {} times in {:.1} s before this could be recorded; nothing of it is, try \
                  again",
-                self.lane.name,
-                race.lost,
-                race.begun.elapsed().as_secs_f32()
+                self.lane.name, race.lost, seconds
             );
             return Err(Error::new(ErrorKind::Overloaded, message).retry_after(1));
         };

@@ -170,8 +170,8 @@ mod tests {
         }
         let joined = joined(r"ab\u0026cd");
         assert_eq!(joined.places(1..4), [1..2, 2..8, 8..9]);
-        assert_eq!(joined.places(3..5), [8..10]);
-        assert_eq!(joined.places(2..3), [2..8]);
+        assert!(joined.places(3..5).into_iter().eq(std::iter::once(8..10)));
+        assert!(joined.places(2..3).into_iter().eq(std::iter::once(2..8)));
     }
 
     #[test]
