@@ -4,8 +4,8 @@
 //! `*`, so the structure around it stays what it was: the lengths of a protobuf message, the borders of chunks, the offsets in a
 //! stream. What was taken out is counted by rule in [`Redacted`], and the event says so.
 //!
-//! Text is looked at as it stands, and once more with its escapes undone ([`joined`]), so that a key is found in JSON within JSON too.
-//! Queries of URLs are cut into pairs by [`query`], documents into texts by [`texts`].
+//! Text is looked at as it stands, and once more with its escapes undone (`joined`), so that a key is found in JSON within JSON too.
+//! Queries of URLs are cut into pairs by `query`, documents into texts by `texts`.
 //!
 //! **Invariant.** A mask lies within texts: strings of a JSON document, texts of an OTLP message, one body. So no rule can break the
 //! structure of what it is applied to.

@@ -197,17 +197,17 @@ impl Mirror {
         self.store.log(&self.name)
     }
 
-    /// A page of events, as [`Store::read`] answers it. Reads files on the calling thread.
+    /// A page of events, as [`Store::read`](precedent_core::Store::read) answers it. Reads files on the calling thread.
     pub fn read(&self, read: &Read) -> Result<Page> {
         self.log()?.read(read)
     }
 
-    /// Whole frames, as [`Store::frames`] answers them. Reads files on the calling thread.
+    /// Whole frames, as [`Store::frames`](precedent_core::Store::frames) answers them. Reads files on the calling thread.
     pub fn frames(&self, from: u64, bytes_max: usize) -> Result<Vec<Frame>> {
         self.log()?.frames(from, bytes_max)
     }
 
-    /// As [`Store::examine`]. Reads files on the calling thread: all of them.
+    /// As [`Store::examine`](precedent_core::Store::examine). Reads files on the calling thread: all of them.
     pub fn examine(&self) -> Result<(Usage, Vec<Finding>)> {
         self.log()?.examine()
     }
