@@ -118,7 +118,8 @@ fn text(entry: &Entry) -> String {
         parts.push("… perhaps more: show it".to_owned());
     }
     let line = parts.join("  ").replace(['\n', '\r', '\t'], " ");
-    let key = shortened(&escaped(&entry.key.value), 44).into_owned();
+    // A word and a UUID stay whole: they are what `show` is asked for.
+    let key = shortened(&escaped(&entry.key.value), 64).into_owned();
     let model = entry
         .model
         .as_deref()
