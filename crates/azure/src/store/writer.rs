@@ -17,8 +17,9 @@
 //! - While one frame is under way the queue fills, and the next takes what fits into an item of the service. There is
 //!   no timer. The queue is bounded: whoever appends waits for room in it, and whoever submits is refused.
 //! - A writer that was not quick enough tries again, after pauses that grow and differ, for as long as
-//!   [`Options::settle_for`]. A writer that is never idle and knows of others, and now and then in any case, lets a
-//!   moment pass in which they can go first: without that, whoever has to catch up is always late.
+//!   [`Options::settle_for`], and catches up behind each pause. A writer that is never idle and knows of others, and now
+//!   and then in any case, lets a moment pass in which they can go first: without that, whoever has to catch up is always
+//!   late.
 //!
 //! One thread a log that is written to: drafting reads the disk, and the service is waited for.
 //!
@@ -57,11 +58,16 @@ pub const BUCKET_FRAMES: u64 = 4_096;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// How often somebody else may be quicker before there are pauses; the first of these, and the longest.
 const LOST_MAX: u32 = 2;
-const RACE_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+const RACE_PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(250));
 /// So many frames after one of somebody else, others are thought to be waiting.
 const OTHERS_FRAMES: u64 = 64;
+/// The longest time without a moment for others.
+const UNRESTING_MAX: Duration = Duration::from_secs(10);
+/// What a moment for others is reckoned from, in commits: they have a tail to read and a frame to draft as well, which is
+/// more than the commit where that is quick.
+const COMMIT_MIN: Duration = Duration::from_millis(10);
 /// The longest moment that is left to them.
-const ROOM_FOR_OTHERS: Duration = Duration::from_millis(250);
+const ROOM_FOR_OTHERS: Duration = Duration::from_secs(2);
 /// What a queue holds at most, in bytes of at least [`UNIT_BYTES`] an event.
 pub(super) const QUEUE_BYTES: usize = if cfg!(test) { 24 << 20 } else { 64 << 20 };
 /// And so many events.
@@ -132,6 +138,7 @@ impl Lane {
             clock_accepted: None,
             committing: Duration::ZERO,
             in_a_row: 0,
+            unresting: Instant::now(),
         };
         std::thread::Builder::new().name("precedent-remote".into()).spawn(move || writer.work())?;
         Ok(lane)
@@ -268,8 +275,9 @@ struct Writer {
     clock_accepted: Option<u64>,
     /// How long the last commit took.
     committing: Duration,
-    /// Frames of its own, one behind the other, without a moment's rest.
+    /// Frames of its own, one behind the other, without a moment's rest, and since when.
     in_a_row: u64,
+    unresting: Instant,
 }
 
 /// Stops the handle if the thread panics: a panic is a defect of ours, and nobody goes on as if nothing had happened. Made
@@ -318,8 +326,10 @@ impl Race {
 enum Tried {
     /// Everybody can be told. With the frame that was committed, if one was.
     Done(Vec<Result<Vec<Receipt>>>, u64, Option<u64>),
-    /// There is more than was here: again.
+    /// There was more than was here: again.
     Again,
+    /// Somebody else was quicker: again, on what is there by then.
+    Lost,
 }
 
 impl Writer {
@@ -367,18 +377,25 @@ impl Writer {
     /// Lets others go first for a moment, if there is no rest otherwise: see the [module documentation](self).
     fn leave_room(&mut self) {
         if self.lane.is_idle() {
-            self.in_a_row = 0;
+            self.rested();
             return;
         }
         self.in_a_row += 1;
         let others = self.writing.as_ref().is_some_and(|writing| {
             writing.log.state().is_ok_and(|state| state.next_sequence < writing.others_until)
         });
-        if others || self.in_a_row.is_multiple_of(OTHERS_FRAMES) {
+        if others || self.in_a_row >= OTHERS_FRAMES || self.unresting.elapsed() >= UNRESTING_MAX {
             // As long as they take to catch up and commit, about.
-            let moment = self.committing.mul_f64(1.0 + 2.0 * rand::random::<f64>()).min(ROOM_FOR_OTHERS);
+            let commits = 1.0 + 2.0 * rand::random::<f64>();
+            let moment = self.committing.max(COMMIT_MIN).mul_f64(commits).min(ROOM_FOR_OTHERS);
             self.wait(async { tokio::time::sleep(moment).await });
+            self.rested();
         }
+    }
+
+    fn rested(&mut self) {
+        self.in_a_row = 0;
+        self.unresting = Instant::now();
     }
 
     /// Waits before the next try.
@@ -415,9 +432,12 @@ impl Writer {
         let mut batch = vec![first];
         let _watch = Watch(self.lane.clone());
         let (mut race, mut copies) = (Race::new(self.inner().options.settle_for), 0);
+        let mut lost = false;
         let tried = loop {
-            let again = match self.try_batch(&mut batch) {
-                Ok(Tried::Again) => self.wait_for_turn(&mut race),
+            let tried = self.try_batch(&mut batch, lost);
+            lost = matches!(tried, Ok(Tried::Lost));
+            let again = match tried {
+                Ok(Tried::Again | Tried::Lost) => self.wait_for_turn(&mut race),
                 Ok(Tried::Done(receipts, size, frame)) => break Ok((receipts, size, frame)),
                 Err(_) if self.was_of_old_copy(&mut copies) => Ok(()),
                 Err(error) => break Err(error),
@@ -457,10 +477,14 @@ impl Writer {
         }
     }
 
-    /// Drafts a frame on what is here, and commits it. An error is that of every append of the batch.
-    fn try_batch(&mut self, batch: &mut Vec<Waiting>) -> Result<Tried> {
+    /// Drafts a frame on what is here, and commits it. An error is that of every append of the batch. One that has lost
+    /// catches up first: behind the pause and not before it, or whoever never rests has gone on meanwhile.
+    fn try_batch(&mut self, batch: &mut Vec<Waiting>, lost: bool) -> Result<Tried> {
         self.inner().check_writable()?;
         self.find_log()?;
+        if lost && self.writing.is_some() {
+            self.catch_up()?;
+        }
         if let Some(writing) = &self.writing
             && writing.log.copy.load(Ordering::Acquire)
             && self.wait(writing.log.is_copy())?
@@ -540,8 +564,7 @@ impl Writer {
             }
             Ok(false) => {
                 self.give_up(base.size());
-                self.catch_up()?;
-                Ok(Tried::Again)
+                Ok(Tried::Lost)
             }
             Err(error) => {
                 self.give_up(base.size());
@@ -807,8 +830,8 @@ impl Writer {
                 Ok(Some(frame)) => return self.recorded(&frame),
                 Ok(None) => {
                     self.give_up(base.size());
-                    self.catch_up()?;
                     self.wait_for_turn(&mut race)?;
+                    self.catch_up()?;
                 }
                 Err(error) => {
                     self.give_up(base.size());
