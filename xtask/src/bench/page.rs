@@ -12,11 +12,14 @@ const END: &str = "<!-- end -->";
 const IN_PROCESS: [&str; 7] =
     ["bare", "bare-own-syncs", "bare-tasks", "precedent", "sqlite", "fjall", "tephra"];
 /// Those that are servers.
-const SERVERS: [&str; 4] = ["precedent-server", "redis", "tephra-server", "umadb-server"];
+const SERVERS: [&str; 5] = ["precedent-server", EACH, "redis", "tephra-server", "umadb-server"];
+/// Where every appender has a client of its own, as those of the peers have.
+const EACH: &str = "precedent-server-each";
 /// Precedent, and those that do the same in the same place.
-const PEERS: [(&str, [&str; 3]); 2] = [
+const PEERS: [(&str, [&str; 3]); 3] = [
     ("precedent", ["sqlite", "fjall", "tephra"]),
     ("precedent-server", ["redis", "tephra-server", "umadb-server"]),
+    (EACH, ["redis", "tephra-server", "umadb-server"]),
 ];
 /// Those whose logs are read.
 const READERS: [&str; 9] = [
@@ -254,12 +257,13 @@ fn behind(measured: &Measured) -> String {
                         _ => format!("{}/s", grouped(row.median)),
                     };
                     let why = reason(&workload, peer).to_owned();
+                    let each = if ours == EACH { ", a client each" } else { "" };
                     let peer = (*peer).to_owned();
                     body.push(vec![
                         workload.clone(),
                         peer,
                         figure(row),
-                        figure(our),
+                        format!("{}{each}", figure(our)),
                         format!("{times:.2}"),
                         why,
                     ]);

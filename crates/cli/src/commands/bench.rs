@@ -88,7 +88,8 @@ Systems:
   bare-tasks         the same, a sync for all that wait, by one thread for tasks: the bound of many appends
   precedent          in this process
   precedent-packed   the same log after it was packed; precedent-packing: while it is
-  precedent-server   'precedent serve' in a process of its own, over HTTP on loopback
+  precedent-server   'precedent serve' in a process of its own, over HTTP on loopback; all appenders have one
+                     client, which sends together what waits. precedent-server-each: a client for each
 
 --json prints a row a line: {system, workload, event_bytes, durability, tree, rounds, median, p99, ratio_to_bare,
 unit}. 'events/s': the median of the rounds and what 99 % of them reach. 'us': of all appends or reads, in
@@ -104,6 +105,8 @@ enum System {
     /// The log while its segments are packed.
     Packing,
     Server,
+    /// The same, with a client and a connection for each appender.
+    ServerEach,
     Bare(Syncs),
 }
 
@@ -114,6 +117,7 @@ impl System {
             Self::Packed => "precedent-packed",
             Self::Packing => "precedent-packing",
             Self::Server => "precedent-server",
+            Self::ServerEach => "precedent-server-each",
             Self::Bare(Syncs::Shared) => "bare",
             Self::Bare(Syncs::Own) => "bare-own-syncs",
             Self::Bare(Syncs::Tasks) => "bare-tasks",
@@ -216,6 +220,7 @@ impl Plan {
         let mut systems = vec![System::Bare(Syncs::Shared)];
         systems.extend(self.in_process.then_some(System::Precedent));
         systems.extend(self.server.then_some(System::Server));
+        systems.extend((self.server && workload.appenders > 1).then_some(System::ServerEach));
         if workload.at_once() > 1 {
             systems.extend([Syncs::Own, Syncs::Tasks].map(System::Bare));
         }
@@ -305,7 +310,13 @@ async fn all_appends(
                     let done = blocking(move || bare.measure(workload, syncs, data.all(), each)).await?;
                     done.map_err(|error| bare_failed(folder.path(), &error))?
                 }
-                System::Server => appends::through_server(folder.path(), workload, data, plan.each).await?,
+                System::Server => {
+                    appends::through_server(folder.path(), workload, 1, data, plan.each).await?
+                }
+                System::ServerEach => {
+                    let clients = workload.appenders;
+                    appends::through_server(folder.path(), workload, clients, data, plan.each).await?
+                }
                 System::Precedent | System::Packed | System::Packing => {
                     appends::in_process(folder.path(), workload, data, plan.each).await?
                 }

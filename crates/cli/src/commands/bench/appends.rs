@@ -87,21 +87,26 @@ pub(super) async fn in_process(
 ) -> Result<Samples> {
     let place = place(folder)?;
     let log = precedent::open(&url(place.path()), OpenOptions::default().access(Access::Own)).await?;
-    let samples = measure(&log, Place::Process, workload, data, duration).await?;
+    let samples = measure(std::slice::from_ref(&log), Place::Process, workload, data, duration).await?;
     log.store().close().await?;
     Ok(samples)
 }
 
-/// To a store behind the server.
+/// To a store behind the server, through so many clients, which the appenders take in turn.
 pub(super) async fn through_server(
     folder: &Path,
     workload: Appends,
+    clients: usize,
     data: Data,
     duration: Duration,
 ) -> Result<Samples> {
     let place = place(folder)?;
     let (server, log) = Server::start(place.path()).await?;
-    let samples = measure(&log, Place::Server, workload, data, duration).await?;
+    let mut logs = vec![log];
+    while logs.len() < clients {
+        logs.push(server.connect().await?);
+    }
+    let samples = measure(&logs, Place::Server, workload, data, duration).await?;
     server.kill();
     Ok(samples)
 }
@@ -114,9 +119,9 @@ pub(super) fn place(folder: &Path) -> Result<tempfile::TempDir> {
         .map_err(|error| Failure::new(format!("{}: {error}", folder.display())))
 }
 
-/// Appends for about so long, or until everything there is has been appended.
+/// Appends for about so long, or until everything there is has been appended. The appenders take the handles in turn.
 pub(super) async fn measure(
-    log: &Log,
+    logs: &[Log],
     place: Place,
     workload: Appends,
     data: Data,
@@ -124,12 +129,12 @@ pub(super) async fn measure(
 ) -> Result<Samples> {
     for _ in 0..FIRST {
         if let Some(append) = data.batch(workload.batch) {
-            log.append(append?).await?;
+            logs[0].append(append?).await?;
         }
     }
     let began = Instant::now();
     let mut appenders = tokio::task::JoinSet::new();
-    for _ in 0..workload.appenders {
+    for log in logs.iter().cycle().take(workload.appenders) {
         let work = Work { log: log.clone(), workload, data: data.clone(), deadline: began + duration };
         match place {
             _ if workload.in_flight == 1 && workload.appenders > 1 => appenders.spawn(work.one_by_one()),

@@ -309,8 +309,14 @@ impl Found<'_> {
         let mut found = false;
         for workload in workloads {
             let before = packs(copy.path())?;
-            let samples =
-                appends::measure(&log, appends::Place::Process, workload, data.clone(), each).await?;
+            let samples = appends::measure(
+                std::slice::from_ref(&log),
+                appends::Place::Process,
+                workload,
+                data.clone(),
+                each,
+            )
+            .await?;
             if packs(copy.path())? != before {
                 found = true;
                 self.cell(System::Packing, Workload::Appends(workload)).samples.push(samples);

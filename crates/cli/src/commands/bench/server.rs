@@ -10,7 +10,10 @@ use super::blocking;
 use crate::failure::{Failure, Result};
 
 /// A running server. It is killed when this is dropped.
-pub(super) struct Server(Child);
+pub(super) struct Server {
+    process: Child,
+    url: String,
+}
 
 impl Server {
     /// Starts a server of the store in this directory and connects to it.
@@ -26,8 +29,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        let mut server = Self(command.spawn().map_err(|error| failed(&error))?);
-        let stdout = server.0.stdout.take();
+        let process = command.spawn().map_err(|error| failed(&error))?;
+        let mut server = Self { process, url: String::new() };
+        let stdout = server.process.stdout.take();
         let line = blocking(move || {
             let mut line = String::new();
             stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line)).transpose().map(|_| line)
@@ -35,11 +39,16 @@ impl Server {
         let line = line.await?.map_err(|error| failed(&error))?;
         let said: serde_json::Value = serde_json::from_str(&line)
             .map_err(|_| failed(&"it ended before it listened; 'precedent serve' would say why"))?;
-        let listening = said["url"].as_str().unwrap_or_default();
+        server.url = said["url"].as_str().unwrap_or_default().to_owned();
+        let log = server.connect().await?;
+        Ok((server, log))
+    }
+
+    /// A client more.
+    pub(super) async fn connect(&self) -> Result<Log> {
         // Whatever token the environment holds is for another server.
         let options = OpenOptions { token: Some(String::new()), ..OpenOptions::default() };
-        let log = precedent::open(listening, options).await?;
-        Ok((server, log))
+        Ok(precedent::open(&self.url, options).await?)
     }
 
     /// Ends it as a crash would.
@@ -49,8 +58,8 @@ impl Server {
 
     fn end(&mut self) {
         // It may have ended by itself, as with Ctrl-C in a terminal.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
