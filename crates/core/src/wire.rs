@@ -20,6 +20,8 @@
 //!                         | data: 0 none, 1 follows: length u32 | data
 //! ```
 //!
+//! **Several appends, binary.** For every append its length as u32, and its binary form.
+//!
 //! **Frames, binary.** For every frame its length as u32, and its bytes. Numbers are little-endian.
 
 use std::borrow::Cow;
@@ -44,8 +46,15 @@ use crate::store::{Append, Damage, Finding, Head, Page, Read, RecordedEvent, Sev
 pub const EVENTS_MEDIA_TYPE: &str = "application/vnd.precedent.events";
 /// The media type of an append in binary form.
 pub const APPEND_MEDIA_TYPE: &str = "application/vnd.precedent.append";
+/// The media type of several appends in binary form.
+pub const APPENDS_MEDIA_TYPE: &str = "application/vnd.precedent.appends";
 /// The media type of frames.
 pub const FRAMES_MEDIA_TYPE: &str = "application/vnd.precedent.frames";
+
+/// The most appends that go over together.
+pub const APPENDS_MAX: usize = 1024;
+/// Bytes before each of them.
+pub const APPEND_LENGTH_BYTES: usize = 4;
 
 const EVENTS_MAGIC: &[u8; 4] = b"PRE1";
 const APPEND_MAGIC: &[u8; 4] = b"PRA1";
@@ -231,6 +240,41 @@ pub fn parse_binary_append(mut body: Bytes) -> Result<Append> {
     match count > max {
         true => Err(Error::limit("the batch", count, max, "events")),
         false => Ok(Append { events, conditions }),
+    }
+}
+
+/// Puts appends in binary form together, each as [`write_append`] wrote it.
+pub fn join_appends<'a>(appends: impl Iterator<Item = &'a [u8]> + Clone) -> Vec<u8> {
+    let bytes = appends.clone().map(|append| APPEND_LENGTH_BYTES + append.len()).sum();
+    let mut out = Vec::with_capacity(bytes);
+    for append in appends {
+        put_sized(&mut out, |out| out.extend_from_slice(append));
+    }
+    out
+}
+
+/// Takes several appends in binary form apart; each is yet to be [read](parse_binary_append).
+///
+/// # Errors
+/// `invalid` if there is none, or the last is cut off; `limit_exceeded` if there are more than [`APPENDS_MAX`].
+pub fn split_appends(mut body: Bytes) -> Result<Vec<Bytes>> {
+    let mut appends = Vec::new();
+    while !body.is_empty() {
+        let append = take_sized(&mut body).ok_or_else(|| cut_off(&format!("append {}", appends.len())))?;
+        appends.push(append);
+        check_appends(appends.len())?;
+    }
+    match appends.is_empty() {
+        true => Err(Error::invalid("no append stands in the body")),
+        false => Ok(appends),
+    }
+}
+
+/// Refuses more than [`APPENDS_MAX`].
+pub fn check_appends(count: usize) -> Result<()> {
+    match count > APPENDS_MAX {
+        true => Err(Error::limit("the list of appends", count as u64, APPENDS_MAX as u64, "appends")),
+        false => Ok(()),
     }
 }
 
@@ -616,7 +660,12 @@ pub fn parse_error(json: &[u8], kind_of: impl FnOnce(&str) -> ErrorKind) -> Opti
     };
     let conflicts = value.get("conflicts").and_then(Value::as_array);
     let conflicts = conflicts.map(|list| list.iter().filter_map(conflict).collect()).unwrap_or_default();
+    let retry_after = value.get("retry_after").and_then(|secs| u32::try_from(secs.as_u64()?).ok());
     let error = Error::new(kind, detail).with_conflicts(conflicts);
+    let error = match retry_after {
+        Some(secs) => error.retry_after(secs),
+        None => error,
+    };
     match value.get("may_have_been_written").and_then(Value::as_bool) {
         Some(true) => Some(error.maybe_written()),
         _ => Some(error),

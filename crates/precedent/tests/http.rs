@@ -18,6 +18,17 @@ async fn serve(config: Config) -> String {
     url
 }
 
+/// The body of what is answered to this path.
+async fn get(url: &str, path: &str) -> String {
+    let address = url.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
 fn append() -> Append {
     Event::builder("s", "1", "t").build().unwrap().into()
 }
@@ -84,6 +95,90 @@ async fn an_append_whose_answer_is_lost_may_have_been_written_and_a_read_has_not
     let error = store.read(&log, &Read::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
     assert!(!error.may_have_been_written());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_appended_at_the_same_time_shares_requests_and_is_answered_each() {
+    let url = serve(config()).await;
+    let store = Arc::new(HttpStore::connect(&url, None).await.unwrap());
+    let numbered =
+        |n: usize| -> Append { Event::builder("s", n.to_string(), "t").stream("x").build().unwrap().into() };
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..300 {
+        let (store, mut append) = (store.clone(), numbered(n));
+        if n % 3 == 0 {
+            append = append.when(precedent::Condition::stream_is_new(format!("never/{n}")));
+        } else if n % 3 == 1 {
+            let nobody = precedent::ExpectedVersion::Exact(precedent::Version(1 << 40));
+            append = append.when(precedent::Condition::Stream { stream: "x".into(), expected: nobody });
+        }
+        tasks.spawn(async move { (n, store.append(&LogName::default(), append).await) });
+    }
+    let mut positions = std::collections::BTreeSet::new();
+    while let Some(done) = tasks.join_next().await {
+        let (n, appended) = done.unwrap();
+        match (n % 3, appended) {
+            (1, Err(error)) => {
+                assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+                assert_eq!(error.conflicts().len(), 1);
+            }
+            (1, Ok(_)) => panic!("append {n} has a condition that cannot hold"),
+            (_, appended) => {
+                assert!(
+                    positions.insert(appended.unwrap().events[0].position),
+                    "append {n} has a place of its own"
+                );
+            }
+        }
+    }
+    assert_eq!(positions.len(), 200);
+    assert_eq!(store.head(&LogName::default()).await.unwrap().size, 200);
+    let metrics = get(&url, "/metrics").await;
+    let shared = metrics
+        .lines()
+        .find(|line| line.contains("route=\"/v1/logs/{log}/appends\""))
+        .expect("some were shared");
+    let requests: usize = shared.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((1..100).contains(&requests), "300 appends took {requests} requests");
+}
+
+#[tokio::test]
+async fn who_gives_up_an_append_holds_up_nobody_behind_it() {
+    let url = serve(config()).await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    let log = LogName::default();
+    let numbered = |n: usize| -> Append { Event::builder("s", n.to_string(), "t").build().unwrap().into() };
+    for round in 0..20 {
+        let mut appends: Vec<_> = (0..6).map(|n| store.append(&log, numbered(round * 6 + n))).collect();
+        // Each is begun, and all but the last are given up.
+        for append in &mut appends {
+            let _ = futures_util::poll!(append);
+        }
+        let last = appends.pop().unwrap();
+        drop(appends);
+        tokio::time::timeout(std::time::Duration::from_secs(30), last).await.expect("it ends").unwrap();
+    }
+    tokio::time::timeout(std::time::Duration::from_secs(30), store.close())
+        .await
+        .expect("it closes")
+        .unwrap();
+    assert_eq!(store.append(&log, append()).await.unwrap_err().kind(), ErrorKind::Stopped);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_lost_for_all_who_shared_the_request() {
+    let url = fake(|head| if head.starts_with("GET /v1/limits") { limits() } else { None }).await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    let log = LogName::default();
+    let appends = (0..5).map(|n| {
+        let event = Event::builder("s", n.to_string(), "t").build().unwrap();
+        store.append(&log, event.into())
+    });
+    for result in futures_util::future::join_all(appends).await {
+        let error = result.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unknown, "{error:?}");
+        assert!(error.may_have_been_written());
+    }
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
+use precedent_core::{Appended, Status};
+
 /// How many requests were answered, by method and status.
 type Answers = BTreeMap<(&'static str, u16), u64>;
 
@@ -28,6 +30,12 @@ pub(crate) fn counted(method: &str) -> &'static str {
 }
 
 impl Metrics {
+    /// Counts what an append recorded.
+    pub(crate) fn appended(&self, appended: &Appended) {
+        let recorded = appended.events.iter().filter(|event| event.status == Status::Recorded).count();
+        self.events_appended.fetch_add(recorded as u64, Ordering::Relaxed);
+    }
+
     pub(crate) fn answered(&self, route: &str, method: &'static str, status: u16) {
         let mut requests = self.requests.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let of_route = match requests.get_mut(route) {

@@ -7,7 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use precedent_core::{Error, ErrorKind, wire};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// Whether a request that failed may have been written all the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,6 +129,27 @@ impl Problem {
         self.error.retry_after_secs().or(self.row.retry_after_secs)
     }
 
+    /// The members of its JSON object.
+    fn members(&self) -> Map<String, Value> {
+        let Self { row, error, .. } = self;
+        let mut members = wire::error_members(error);
+        members.insert("type".into(), json!("about:blank"));
+        members.insert("title".into(), json!(row.title));
+        members.insert("status".into(), json!(row.status));
+        members.insert("code".into(), json!(row.code));
+        members.insert("retryable".into(), json!(row.retryable));
+        members
+    }
+
+    /// The same where it cannot have a header: what `Retry-After` would say is `retry_after`.
+    pub(crate) fn line(&self) -> Value {
+        let mut members = self.members();
+        if let Some(secs) = self.retry_after_secs() {
+            members.insert("retry_after".into(), json!(secs));
+        }
+        Value::Object(members)
+    }
+
     pub(crate) fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
         self.headers.push((name, HeaderValue::from_static(value)));
         self
@@ -148,19 +169,14 @@ impl From<Error> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self { row, error, headers } = self;
-        let mut members = wire::error_members(&error);
-        members.insert("type".into(), json!("about:blank"));
-        members.insert("title".into(), json!(row.title));
-        members.insert("status".into(), json!(row.status));
-        members.insert("code".into(), json!(row.code));
-        members.insert("retryable".into(), json!(row.retryable));
+        let (members, retry_after) = (self.members(), self.retry_after_secs());
+        let Self { row, headers, .. } = self;
         let status = StatusCode::from_u16(row.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = Response::new(Body::from(Value::Object(members).to_string()));
         *response.status_mut() = status;
         let out = response.headers_mut();
         out.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(secs) = error.retry_after_secs().or(row.retry_after_secs) {
+        if let Some(secs) = retry_after {
             out.insert(header::RETRY_AFTER, HeaderValue::from(secs));
         }
         for (name, value) in headers {

@@ -3,7 +3,7 @@
 mod support;
 
 use precedent_core::{Append, Condition, Event, LogName, Store, wire};
-use serde_json::json;
+use serde_json::{Value, json};
 use support::*;
 
 #[tokio::test]
@@ -178,6 +178,65 @@ async fn an_append_in_binary_form_is_recorded_as_one_in_json_is() {
     post(&body[..body.len() - 1]).await.problem(400, "invalid", &["event 1"]);
     post(b"{\"events\":[]}").await.problem(400, "invalid", &["binary"]);
     assert_eq!(served.get("/v1/head").await.json()["size"], 2);
+}
+
+#[tokio::test]
+async fn several_appends_in_one_request_are_each_one_of_their_own() {
+    let served = serve().await;
+    let event = |id: &str, stream: &str| Event::builder("s", id, "t").stream(stream).build().unwrap();
+    let is_new = |id: &str| Append::from(event(id, "x")).when(Condition::stream_is_new("x"));
+    let appends = [
+        is_new("1"),
+        is_new("2"),
+        Append::new(vec![event("3", "y"), event("4", "x")]),
+        is_new("1"),
+        Append::from(Event::builder("s", "1", "other").build().unwrap()),
+    ];
+    let one_by_one: Vec<Vec<u8>> = appends.iter().map(wire::write_append).collect();
+    let mut binary = wire::join_appends(one_by_one.iter().map(|append| &append[..]));
+    binary.extend_from_slice(&[7, 0, 0, 0]);
+    binary.extend_from_slice(b"nothing");
+    let reply = served.post("/v1/appends", wire::APPENDS_MEDIA_TYPE, &binary).await;
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/x-ndjson")));
+    let lines: Vec<Value> = reply.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0], json!({"events": [{"position": 0, "version": 0, "status": "recorded"}], "size": 1}));
+    assert_eq!((&lines[1]["code"], &lines[1]["status"]), (&json!("conflict"), &json!(409)));
+    assert_eq!(lines[1]["conflicts"], json!([{"index": 0, "position": 0}]));
+    assert_eq!(lines[2]["events"][1], json!({"position": 2, "version": 1, "status": "recorded"}));
+    assert_eq!(lines[3]["events"], json!([{"position": 0, "version": 0, "status": "existing"}]));
+    assert_eq!(lines[4]["code"], "already_exists");
+    assert_eq!(lines[5]["code"], "invalid");
+    assert_eq!(lines.len(), 6);
+
+    let json = "{\"events\":[{\"id\":\"5\",\"source\":\"s\",\"type\":\"t\"}]}\n\nnone\n{\"events\":[{\"id\":\"5\",\"source\":\"s\",\"type\":\"t\"}]}";
+    let reply = served.post("/v1/logs/main/appends", "application/x-ndjson", json).await;
+    let lines: Vec<Value> = reply.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines[0]["events"][0], json!({"position": 3, "version": null, "status": "recorded"}));
+    assert_eq!(lines[1]["code"], "invalid");
+    assert_eq!(lines[2]["events"][0]["status"], "existing");
+    let metrics = served.get("/metrics").await;
+    assert!(metrics.text().contains("precedent_events_appended_total 4\n"), "{}", metrics.text());
+}
+
+#[tokio::test]
+async fn appends_that_cannot_be_taken_apart_are_refused_as_a_whole() {
+    let served = serve().await;
+    let append = wire::write_append(&Event::builder("s", "1", "t").build().unwrap().into());
+    let post = |body: Vec<u8>| served.post("/v1/appends", wire::APPENDS_MEDIA_TYPE, body);
+    let two = wire::join_appends([&append[..], &append].into_iter());
+    post(two[..two.len() - 1].to_vec()).await.problem(400, "invalid", &["append 1"]);
+    post(Vec::new()).await.problem(400, "invalid", &["no append"]);
+    let many = wire::join_appends(std::iter::repeat_n(&append[..], wire::APPENDS_MAX + 1));
+    post(many).await.problem(413, "limit_exceeded", &["1025", "1024"]);
+    let lines = "{}\n".repeat(wire::APPENDS_MAX + 1);
+    served.post("/v1/appends", "application/x-ndjson", lines).await.problem(413, "limit_exceeded", &["1025"]);
+    served.post("/v1/appends", "application/x-ndjson", "\n").await.problem(400, "invalid", &["no append"]);
+    served.post("/v1/appends", "application/json", "{}").await.problem(
+        415,
+        "unsupported_media_type",
+        &["application/x-ndjson"],
+    );
+    assert_eq!(served.get("/v1/head").await.json()["size"], 0);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //! [`ROUTES`] is the only list: the router and the OpenAPI document are both made from it.
 
 mod append;
+mod appends;
 mod decisions;
 mod doctor;
 mod event;
@@ -35,7 +36,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use futures_util::future::BoxFuture;
-use precedent_core::{Append, Appended, Error, ErrorKind, LogName, Pending, Status, Submitted};
+use precedent_core::{Append, Appended, Error, ErrorKind, LogName, Pending, Submitted};
 use serde_json::Value;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -47,6 +48,9 @@ use crate::problem::Problem;
 
 /// The variable parts of a path, where they can be decoded.
 type Parts = Result<RawPathParams, RawPathParamsRejection>;
+
+/// A JSON value a line.
+const NDJSON: &str = "application/x-ndjson";
 
 /// What a handler answers.
 type Answer = Result<Response, Problem>;
@@ -118,6 +122,7 @@ struct Route {
 static ROUTES: &[Route] = &[
     publish::ROUTE,
     append::ROUTE,
+    appends::ROUTE,
     opa::ROUTE,
     read::ROUTE,
     query::ROUTE,
@@ -292,22 +297,41 @@ fn parse<T>(
 async fn record(app: &Arc<App>, log: LogName, append: Append, received: Received) -> Answer {
     let Received { bytes, room } = received;
     drop(bytes);
-    let held = (app.busy(), room);
+    let held = Held::new(app, room);
     let appended = if is_alone(app) {
         let appended = tokio::task::block_in_place(|| app.store.append_blocking(&log, append));
         drop(held);
         appended
     } else {
-        match app.store.submit(&log, append) {
-            Submitted::Queued(pending) => HeardOut(Some((pending, held))).await,
-            Submitted::Refused(error) => Err(error),
-            Submitted::NoQueue(append) => in_a_task(app, log, append, held).await,
-        }
+        submit(app, &log, append, held).await
     }?;
-    let recorded = appended.events.iter().filter(|e| e.status == Status::Recorded).count();
-    app.metrics.events_appended.fetch_add(recorded as u64, Ordering::Relaxed);
+    app.metrics.appended(&appended);
     let body = serde_json::to_vec(&appended).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
     Ok(text(200, "application/json", body))
+}
+
+/// Puts an append into the store's queue, before this is awaited. Where there is no queue it begins when it is.
+fn submit<'a>(
+    app: &'a Arc<App>,
+    log: &LogName,
+    append: Append,
+    held: Held,
+) -> BoxFuture<'a, precedent_core::Result<Appended>> {
+    match app.store.submit(log, append) {
+        Submitted::Queued(pending) => Box::pin(HeardOut(Some((pending, held)))),
+        Submitted::Refused(error) => Box::pin(std::future::ready(Err(error))),
+        Submitted::NoQueue(append) => Box::pin(in_a_task(app, log.clone(), append, held)),
+    }
+}
+
+/// Writes what came of one append as a line: what a request with it alone would have been answered.
+fn line_of(appended: precedent_core::Result<Appended>, out: &mut Vec<u8>) -> precedent_core::Result<()> {
+    let written = match appended {
+        Ok(appended) => serde_json::to_writer(&mut *out, &appended),
+        Err(error) => serde_json::to_writer(&mut *out, &Problem::from(error).line()),
+    };
+    out.push(b'\n');
+    written.map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))
 }
 
 /// Whether this is the only request that is being answered, and the runtime has other threads for those that come. Then
@@ -320,8 +344,16 @@ fn is_alone(app: &App) -> bool {
         && app.metrics.requests_open.load(Ordering::Relaxed) <= 1
 }
 
-/// What is given back when an append is done: a shutdown waits for the one, and the other is room in memory.
-type Held = (Busy, Option<OwnedSemaphorePermit>);
+/// What is given back when the appends of a request are done: a shutdown waits for the one, and the other is room in
+/// memory.
+#[derive(Clone)]
+struct Held(#[expect(dead_code, reason = "it is held")] Arc<(Busy, Option<OwnedSemaphorePermit>)>);
+
+impl Held {
+    fn new(app: &Arc<App>, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self(Arc::new((app.busy(), room)))
+    }
+}
 
 /// An append that begins when it is polled, in a task of its own: there it goes on whoever waits for it.
 async fn in_a_task(

@@ -158,6 +158,8 @@ fn schema_of(kind: Kind) -> Value {
 fn request_schema(route: &Route, takes: &str) -> Value {
     match (route.id, takes) {
         ("append", "application/json") => reference("Append"),
+        // OpenAPI 3.1 describes a line.
+        ("appends", "application/x-ndjson") => reference("Append"),
         ("query", _) => reference("Query"),
         (_, "application/cloudevents+json") => reference("CloudEvent"),
         (_, "application/cloudevents-batch+json") => {
@@ -170,6 +172,7 @@ fn request_schema(route: &Route, takes: &str) -> Value {
 fn answer_schema(route: &Route, gives: &str) -> Value {
     match (route.id, gives) {
         ("append" | "publish", _) => reference("Appended"),
+        ("appends", _) => value!({"anyOf": [reference("Appended"), reference("Problem")]}),
         ("head" | "putFrames" | "promote", _) => reference("Head"),
         ("read" | "query", "application/json") => reference("Page"),
         ("read" | "query", "application/cloudevents-batch+json") => {
