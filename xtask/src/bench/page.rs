@@ -9,8 +9,8 @@ const BEGIN: &str = "<!-- table: ";
 const END: &str = "<!-- end -->";
 
 /// The systems that run in the process that uses them, as rows of a table.
-const IN_PROCESS: [&str; 7] =
-    ["bare", "bare-own-syncs", "bare-tasks", "precedent", "sqlite", "fjall", "tephra"];
+const IN_PROCESS: [&str; 8] =
+    ["bare", "bare-own-syncs", "bare-tasks", "hashes", "precedent", "sqlite", "fjall", "tephra"];
 /// Those that are servers.
 const SERVERS: [&str; 5] = ["precedent-server", EACH, "redis", "tephra-server", "umadb-server"];
 /// Where every appender has a client of its own, as those of the peers have.

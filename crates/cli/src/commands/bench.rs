@@ -18,6 +18,7 @@ mod bare;
 mod chats;
 mod disk;
 mod folder;
+mod hashes;
 mod reads;
 mod report;
 mod server;
@@ -86,6 +87,7 @@ Systems:
   bare               writes and syncs the same bytes, for all that wait at once, and does nothing else
   bare-own-syncs     the same, a sync for each append
   bare-tasks         the same, a sync for all that wait, by one thread for tasks: the bound of many appends
+  hashes             commitments and tree of the same events, by one thread, and nothing is recorded
   precedent          in this process
   precedent-packed   the same log after it was packed; precedent-packing: while it is
   precedent-server   'precedent serve' in a process of its own, over HTTP on loopback; all appenders have one
@@ -108,6 +110,8 @@ enum System {
     /// The same, with a client and a connection for each appender.
     ServerEach,
     Bare(Syncs),
+    /// Commitments and tree, and nothing else.
+    Hashes,
 }
 
 impl System {
@@ -118,16 +122,22 @@ impl System {
             Self::Packing => "precedent-packing",
             Self::Server => "precedent-server",
             Self::ServerEach => "precedent-server-each",
+            Self::Hashes => "hashes",
             Self::Bare(Syncs::Shared) => "bare",
             Self::Bare(Syncs::Own) => "bare-own-syncs",
             Self::Bare(Syncs::Tasks) => "bare-tasks",
         }
     }
 
-    /// Whether commitments and the Merkle tree are computed. The store has no way to leave them out; where it
-    /// gets one, that is a system of its own here.
+    /// Whether commitments and the Merkle tree are computed. The store has no way to leave them out; what they cost is
+    /// [`Self::Hashes`].
     fn tree(self) -> bool {
         !matches!(self, Self::Bare(_))
+    }
+
+    /// What an answer means.
+    fn durability(self) -> &'static str {
+        if self == Self::Hashes { "none" } else { "device" }
     }
 }
 
@@ -221,6 +231,7 @@ impl Plan {
         systems.extend(self.in_process.then_some(System::Precedent));
         systems.extend(self.server.then_some(System::Server));
         systems.extend((self.server && workload.appenders > 1).then_some(System::ServerEach));
+        systems.extend((self.in_process && workload.batch > 1).then_some(System::Hashes));
         if workload.at_once() > 1 {
             systems.extend([Syncs::Own, Syncs::Tasks].map(System::Bare));
         }
@@ -309,6 +320,10 @@ async fn all_appends(
                     let (bare, each) = (bare.clone(), plan.each);
                     let done = blocking(move || bare.measure(workload, syncs, data.all(), each)).await?;
                     done.map_err(|error| bare_failed(folder.path(), &error))?
+                }
+                System::Hashes => {
+                    let each = plan.each;
+                    blocking(move || hashes::measure(workload, data.all(), each)).await?
                 }
                 System::Server => {
                     appends::through_server(folder.path(), workload, 1, data, plan.each).await?

@@ -10,7 +10,7 @@ pub(super) struct Row {
     system: &'static str,
     workload: String,
     event_bytes: u32,
-    /// What an answer means: `device`, the bytes have been forced to the device.
+    /// What an answer means: `device`, the bytes have been forced to the device; `none`, nothing was recorded.
     durability: &'static str,
     /// Whether commitments and the Merkle tree were computed.
     tree: bool,
@@ -57,7 +57,7 @@ impl Table {
                 system: cell.system.name(),
                 workload: cell.workload.name(),
                 event_bytes: cell.event_bytes,
-                durability: "device",
+                durability: cell.system.durability(),
                 tree: cell.system.tree(),
                 rounds,
                 median: rounded(median),
