@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 
 use futures_util::Stream;
 use futures_util::future::{BoxFuture, FutureExt, Shared};
-use futures_util::stream::{self, StreamExt};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::ids::{LogName, Position};
@@ -200,12 +199,69 @@ impl Log {
 
     fn pages(&self, read: Read, follow: bool) -> impl Stream<Item = Result<RecordedEvent>> + Send + use<> {
         let left = read.limit;
+        let ahead = self.store.reads_ahead();
         let state = State { log: self.clone(), read, left, follow, seen: None };
-        stream::unfold(Some(state), |state| async move {
-            let (items, state) = state?.next().await;
-            Some((stream::iter(items), state))
-        })
-        .flatten()
+        Events {
+            items: Vec::new().into_iter(),
+            next: Some(state.next().boxed()),
+            arrived: None,
+            ahead,
+            given: 0,
+        }
+    }
+}
+
+/// The items of a page, and where the stream stands behind it; `None` at its end.
+type Items = (Vec<Result<RecordedEvent>>, Option<State>);
+
+/// The items of one page after the other. From a store that reads ahead the next page is asked for with the second item of the
+/// one before: who wants only one costs no more than that.
+struct Events {
+    items: std::vec::IntoIter<Result<RecordedEvent>>,
+    next: Option<BoxFuture<'static, Items>>,
+    /// The next page, if it is there already. The one behind it is not asked for before this one is given.
+    arrived: Option<Items>,
+    ahead: bool,
+    /// Items given of this page.
+    given: usize,
+}
+
+/// So many items are given between two looks whether the next page has come.
+const LOOK_ITEMS: usize = 64;
+
+impl Events {
+    fn go_on(&mut self, (items, state): Items) {
+        self.items = items.into_iter();
+        self.next = state.map(|state| state.next().boxed());
+        self.given = 0;
+    }
+}
+
+impl Stream for Events {
+    type Item = Result<RecordedEvent>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            if self.ahead
+                && self.arrived.is_none()
+                && self.given % LOOK_ITEMS == 1
+                && self.items.len() > 0
+                && let Some(next) = &mut self.next
+                && let Poll::Ready(page) = next.poll_unpin(cx)
+            {
+                (self.arrived, self.next) = (Some(page), None);
+            }
+            if let Some(item) = self.items.next() {
+                self.given += 1;
+                return Poll::Ready(Some(item));
+            }
+            let page = match (self.arrived.take(), &mut self.next) {
+                (Some(page), _) => page,
+                (None, Some(next)) => std::task::ready!(next.poll_unpin(cx)),
+                (None, None) => return Poll::Ready(None),
+            };
+            self.go_on(page);
+        }
     }
 }
 

@@ -426,6 +426,12 @@ pub trait Store: Send + Sync + 'static {
         block_on(self.append(log, append))
     }
 
+    /// Whether a page is read elsewhere once its [`Store::read`] was polled: then a stream over pages asks for the next one while
+    /// those of the one before are given.
+    fn reads_ahead(&self) -> bool {
+        false
+    }
+
     /// Whether [`Store::append_blocking`] does the work on the calling thread and waits for nothing but a device of this
     /// machine: then whoever has no other append to wait for is answered sooner that way.
     fn appends_on_this_thread(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::StreamExt;
 use precedent::{Append, ErrorKind, Event, HttpStore, LogName, MemoryStore, Read, Store};
 use precedent_server::{Config, Tls};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -133,12 +134,7 @@ async fn what_is_appended_at_the_same_time_shares_requests_and_is_answered_each(
     }
     assert_eq!(positions.len(), 200);
     assert_eq!(store.head(&LogName::default()).await.unwrap().size, 200);
-    let metrics = get(&url, "/metrics").await;
-    let shared = metrics
-        .lines()
-        .find(|line| line.contains("route=\"/v1/logs/{log}/appends\""))
-        .expect("some were shared");
-    let requests: usize = shared.rsplit(' ').next().unwrap().parse().unwrap();
+    let requests = answered(&url, "appends").await;
     assert!((1..100).contains(&requests), "300 appends took {requests} requests");
 }
 
@@ -179,6 +175,41 @@ async fn an_answer_that_is_lost_is_lost_for_all_who_shared_the_request() {
         assert_eq!(error.kind(), ErrorKind::Unknown, "{error:?}");
         assert!(error.may_have_been_written());
     }
+}
+
+/// How many requests to this route have been answered.
+async fn answered(url: &str, route: &str) -> usize {
+    let metrics = get(url, "/metrics").await;
+    let named = format!("route=\"/v1/logs/{{log}}/{route}\"");
+    let count = |line: &str| line.rsplit(' ').next().unwrap().parse::<usize>().unwrap();
+    metrics.lines().filter(|line| line.contains(&named)).map(count).sum()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_page_is_asked_for_with_the_second_event_of_the_one_before() {
+    let url = serve(config()).await;
+    let store: Arc<dyn Store> = Arc::new(HttpStore::connect(&url, None).await.unwrap());
+    let log = precedent::Log::new(store, LogName::default());
+    let events = (0..2_500).map(|n| Event::builder("s", n.to_string(), "t").build().unwrap());
+    log.append(Append::new(events.collect::<Vec<_>>())).await.unwrap();
+    let mut read = log.read(Read::default()).boxed();
+    let id = |item: Option<precedent::Result<precedent::RecordedEvent>>| {
+        item.unwrap().unwrap().event.id().to_owned()
+    };
+    assert_eq!(id(read.next().await), "0");
+    assert_eq!(answered(&url, "query").await, 1, "who wants one event asks once");
+    assert_eq!(id(read.next().await), "1");
+    let both = async {
+        while answered(&url, "query").await < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), both).await.expect("the next page is asked for");
+    for n in 2..2_500 {
+        assert_eq!(id(read.next().await), n.to_string());
+    }
+    assert!(read.next().await.is_none());
+    assert_eq!(answered(&url, "query").await, 3);
 }
 
 #[tokio::test]

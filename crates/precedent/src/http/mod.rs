@@ -274,6 +274,10 @@ impl Store for HttpStore {
         })
     }
 
+    fn reads_ahead(&self) -> bool {
+        true
+    }
+
     fn head<'a>(&'a self, log: &'a LogName) -> BoxFuture<'a, Result<Head>> {
         self.run(self.head_at(log, "head"))
     }
