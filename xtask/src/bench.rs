@@ -250,8 +250,9 @@ impl Run {
         // How many measurements `precedent bench` divides its time among.
         let (rounds, measurements) = match workload {
             "reads" => (self.extent.rounds, 9),
-            "1 appender" | "batches of 100" | "batches of 1000" => (1, 3),
-            _ => (1, 5),
+            "1 appender" => (1, 3),
+            "batches of 100" | "batches of 1000" => (1, 4),
+            _ => (1, 6),
         };
         let seconds = (self.extent.seconds * (measurements * rounds) as f64).ceil().max(1.0);
         let mut command = Command::new(&self.binary);
