@@ -239,7 +239,7 @@ pub(crate) fn value_bytes_max(limits: &Limits) -> usize {
 }
 
 /// An event in either shape: one that has a `specversion` is a CloudEvent.
-fn parse_any(json: &[u8]) -> precedent::Result<Event> {
+pub(crate) fn parse_any(json: &[u8]) -> precedent::Result<Event> {
     #[derive(serde::Deserialize)]
     struct Mark<'a> {
         #[serde(borrow)]

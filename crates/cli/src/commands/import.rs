@@ -8,7 +8,6 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
-use precedent::cloudevents::{Shape, parse_event};
 use precedent::{Durability, Limits, Log};
 use serde_json::json;
 
@@ -20,7 +19,7 @@ use crate::progress;
 use crate::recorder::{Recorder, Tally};
 use crate::text::{counted, escaped};
 
-use super::append::value_bytes_max;
+use super::append::{parse_any, value_bytes_max};
 use openai_messages::{Run, Trials};
 
 /// The most bytes of one run in a file of runs.
@@ -42,7 +41,7 @@ pub(crate) struct Args {
 /// A kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Format {
-    /// CloudEvents in JSON: one a line, or one array
+    /// CloudEvents in JSON, or events in the native shape: one a line, or one array
     Cloudevents,
     /// Agent runs with their messages as OpenAI has them: one array, or one run a line
     OpenaiMessages,
@@ -140,7 +139,7 @@ async fn cloudevents(input: Box<dyn BufRead + Send>, log: &Log, bar: &ProgressBa
             Ok(None) => break,
             Err(failure) => return recorder.flush_and_fail(failure).await,
         };
-        match parse_event(&value.bytes, Shape::CloudEvents) {
+        match parse_any(&value.bytes) {
             Ok(event) => recorder.push(event, Line(value.line)).await?,
             Err(error) => {
                 let failure = Failure::from(error).context(Line(value.line));
