@@ -358,14 +358,16 @@ impl<'a> FrameReader<'a> {
 
     /// Reads the beginning of a frame up to byte `end`; it is known up to byte `from`.
     fn read_prelude(&mut self, place: &FramePlace, from: usize, end: usize) -> Result<()> {
-        let file = self.file(place.segment)?;
-        if self.prelude.len() < end {
-            self.prelude.resize(end, 0);
+        let mut prelude = std::mem::take(&mut self.prelude);
+        if prelude.len() < end {
+            prelude.resize(end, 0);
         }
-        match read_full(&*file, &mut self.prelude[from..end], place.offset + from as u64)? {
-            n if from + n < end => Err(ends_early((from + n) as u64)),
-            _ => Ok(()),
+        let n = read_full(self.file(place.segment)?, &mut prelude[from..end], place.offset + from as u64)?;
+        self.prelude = prelude;
+        if from + n < end {
+            return Err(ends_early((from + n) as u64));
         }
+        Ok(())
     }
 
     fn event_of(&mut self, current: &mut CurrentFrame, position: Position) -> Result<StoredEvent> {
@@ -528,21 +530,18 @@ impl<'a> FrameReader<'a> {
     }
 
     /// The file of a segment; that of the last one is at hand.
-    fn file(&mut self, segment: u32) -> Result<Arc<dyn IoFile>> {
-        if let Some((number, file)) = &self.file
-            && *number == segment
-        {
-            return Ok(file.clone());
+    fn file(&mut self, segment: u32) -> Result<&dyn IoFile> {
+        if self.file.as_ref().is_none_or(|(number, _)| *number != segment) {
+            self.file = Some((segment, self.segments.file(segment)?));
         }
-        let file = self.segments.file(segment)?;
-        self.file = Some((segment, file.clone()));
-        Ok(file)
+        let (_, file) = self.file.as_ref().expect("it was just opened");
+        Ok(&**file)
     }
 
     /// Reads bytes of a frame into a buffer, at least so many of them.
     fn read(&mut self, place: &FramePlace, from: u64, mut buffer: BytesMut, least: usize) -> Result<Chunk> {
         let start = place.offset + from;
-        let n = read_full(&*self.file(place.segment)?, &mut buffer, start)?;
+        let n = read_full(self.file(place.segment)?, &mut buffer, start)?;
         if n < least {
             return Err(ends_early(start + n as u64 - place.offset));
         }
