@@ -555,7 +555,7 @@ impl<'a> FrameReader<'a> {
         let frame_len = place.len();
         // Entries and parts lie apart: where the whole frame will be wanted it is read from its start.
         let (start, wanted) = if self.sequential && frame_len <= WHOLE_BYTES {
-            (0, frame_len.max(CHUNK_BYTES))
+            (0, frame_len.max(self.planned_from(place)))
         } else if frame_len <= SMALL_FRAME_BYTES {
             (0, frame_len)
         } else {
@@ -578,6 +578,18 @@ impl<'a> FrameReader<'a> {
         chunk
             .get(place.segment, offset, len)
             .ok_or_else(|| Error::damaged("a chunk that does not hold the bytes it was read for"))
+    }
+
+    /// How much a sequential reader reads at once from a frame on: up to where what is planned ends, if that is not far.
+    fn planned_from(&self, place: &FramePlace) -> usize {
+        let last = self.planned_end.checked_sub(1).filter(|_| self.planned_end < u64::MAX);
+        let left = match last.map(|last| self.segments.locate(last)) {
+            Some(Ok(EventPlace::Frame(last))) if last.segment == place.segment => {
+                last.end.checked_sub(place.offset).and_then(|left| usize::try_from(left).ok())
+            }
+            _ => None,
+        };
+        left.filter(|left| *left <= WHOLE_BYTES).unwrap_or(CHUNK_BYTES)
     }
 
     /// The file of a segment; that of the last one is at hand.
