@@ -24,6 +24,11 @@ pub(crate) struct Span {
 }
 
 impl Span {
+    /// So many bytes from there on; both are less than 65,536.
+    pub(crate) fn new(at: usize, len: usize) -> Self {
+        Self { at: at as u16, len: len as u16 }
+    }
+
     /// Whether there is no such text.
     pub(crate) fn is_none(self) -> bool {
         self.at == 0

@@ -27,6 +27,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{AttributeValue, Event, Spans, Tag};
 use crate::ids::{Hash, LogId, Position, Time, Version};
 use crate::store::RecordedEvent;
+use crate::usual;
 
 /// The version of the entry format that this program writes.
 pub const ENTRY_VERSION: u64 = 1;
@@ -219,7 +220,7 @@ impl Entry {
             position: outline.position,
             recorded: outline.recorded,
             version: outline.version,
-            previous: outline.previous,
+            previous: Hash::from_slice(outline.previous.of(bytes)),
             event: Event::recorded(bytes.clone(), outline.spans),
             parts,
         })
@@ -241,17 +242,19 @@ impl Entry {
 
 /// An entry of which every byte was looked at, its texts and parts left where they are: what a read needs, found
 /// without allocating.
+#[cfg_attr(test, derive(Debug, PartialEq))]
 pub(crate) struct Outline {
-    log: LogId,
-    position: Position,
-    recorded: Time,
-    version: Option<Version>,
-    previous: Option<Hash>,
-    spans: Spans,
+    pub(crate) log: LogId,
+    pub(crate) position: Position,
+    pub(crate) recorded: Time,
+    pub(crate) version: Option<Version>,
+    /// Where the leaf hash of the stream's previous event is, if there is one.
+    pub(crate) previous: Span,
+    pub(crate) spans: Spans,
     /// The number of parts, and where the first begins.
-    parts: (u64, usize),
+    pub(crate) parts: (u16, u16),
     /// The length of the one part there is, if it is the data.
-    only_data: Option<u64>,
+    pub(crate) only_data: Option<u64>,
 }
 
 /// What an entry stores beside itself, as far as the common cases go.
@@ -273,6 +276,14 @@ impl Outline {
                 bytes.len()
             )));
         }
+        match usual::outline(bytes) {
+            Some(outline) => Ok(outline),
+            None => Self::of_any(bytes),
+        }
+    }
+
+    /// As [`Self::of`], of whatever an entry can be, and with the reason why it is none.
+    pub(crate) fn of_any(bytes: &[u8]) -> Result<Self> {
         let mut reader = Reader::new(bytes);
         let outline = outline(&mut reader).map_err(|problem| match problem {
             Problem::Bad(bad) => Error::damaged(format!("an entry that is not valid: {bad}")),
@@ -316,10 +327,10 @@ impl Outline {
     /// The parts, from the bytes this is the outline of.
     fn parts(&self, bytes: &[u8]) -> Result<Vec<Part>> {
         let (count, at) = self.parts;
-        let mut reader = Reader::at(bytes, at);
+        let mut reader = Reader::at(bytes, usize::from(at));
         let checked = || Error::damaged("an entry whose parts are not valid");
         // Every part takes more than a byte, so this is bounded by the entry.
-        let mut parts = Vec::with_capacity(count as usize);
+        let mut parts = Vec::with_capacity(usize::from(count));
         for _ in 0..count {
             let part = part(&mut reader).map_err(|_| checked())?;
             let text = |span: Span| span.text(bytes).ok_or_else(checked);
@@ -373,7 +384,7 @@ fn outline(r: &mut Reader<'_>) -> Result<Outline, Problem> {
         return Err(Error::new(ErrorKind::UnsupportedFormat, message).into());
     }
     let (mut log, mut position, mut recorded) = (None, None, None);
-    let (mut stream_version, mut previous) = (None, None);
+    let (mut stream_version, mut previous) = (None, Span::default());
     let (mut spans, mut parts, mut only_data) = (Spans::default(), (0, 0), None);
     let mut last_key = 0;
     for _ in 1..fields {
@@ -392,16 +403,19 @@ fn outline(r: &mut Reader<'_>) -> Result<Outline, Problem> {
             4 => spans.event_type = r.text()?,
             5 => attributes(r, &mut spans)?,
             6 => {
-                spans.tags = (r.array()?, r.position());
+                spans.tags = counted(r.array()?, r);
                 for _ in 0..spans.tags.0 {
                     let tag = r.text()?;
                     Tag::check(r.text_of(tag)).map_err(|e| e.context("an entry that is not valid"))?;
                 }
             }
             7 => stream_version = Some(Version(r.uint()?)),
-            8 => previous = Some(hash(r)?),
+            8 => {
+                hash(r)?;
+                previous = Span::new(r.position() - Hash::LEN, Hash::LEN);
+            }
             9 => {
-                parts = (r.array()?, r.position());
+                parts = counted(r.array()?, r);
                 for _ in 0..parts.0 {
                     let part = part(r)?;
                     only_data = (parts.0 == 1 && r.bytes_of(part.name) == DATA_PART.as_bytes())
@@ -415,7 +429,7 @@ fn outline(r: &mut Reader<'_>) -> Result<Outline, Problem> {
     if spans.event_type.is_none() || spans.id.is_none() {
         return Err(missing());
     }
-    if stream_version.is_some() == spans.stream.is_none() || (previous.is_some() && stream_version.is_none())
+    if stream_version.is_some() == spans.stream.is_none() || (!previous.is_none() && stream_version.is_none())
     {
         return Err(malformed("a version without a stream, or a stream without a version"));
     }
@@ -431,10 +445,15 @@ fn outline(r: &mut Reader<'_>) -> Result<Outline, Problem> {
     })
 }
 
+/// So many items that follow, which take no less than a byte each, and where they begin.
+fn counted(count: u64, r: &Reader<'_>) -> (u16, u16) {
+    (count as u16, r.position() as u16)
+}
+
 fn attributes(r: &mut Reader<'_>, spans: &mut Spans) -> Result<(), Problem> {
     let count = r.map()?;
     let mut last: &[u8] = &[];
-    spans.attributes = (count, r.position());
+    spans.attributes = counted(count, r);
     for _ in 0..count {
         let name = r.text()?;
         let name = r.bytes_of(name);

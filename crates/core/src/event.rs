@@ -192,6 +192,7 @@ struct Listed {
 
 /// Where the attributes of an event are in its entry.
 #[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(test, derive(PartialEq))]
 pub(crate) struct Spans {
     pub(crate) id: Span,
     pub(crate) source: Span,
@@ -201,9 +202,9 @@ pub(crate) struct Spans {
     pub(crate) datacontenttype: Span,
     pub(crate) dataschema: Span,
     /// How many tags, and where the first begins.
-    pub(crate) tags: (u64, usize),
+    pub(crate) tags: (u16, u16),
     /// How many attributes, those above included, and where the first begins.
-    pub(crate) attributes: (u64, usize),
+    pub(crate) attributes: (u16, u16),
     /// Whether there are others than those above.
     pub(crate) has_extensions: bool,
 }
@@ -226,7 +227,7 @@ impl Recorded {
 
     fn tags(&self) -> impl Iterator<Item = &str> {
         let (count, at) = self.spans.tags;
-        let mut reader = Reader::at(&self.entry, at);
+        let mut reader = Reader::at(&self.entry, usize::from(at));
         (0..count).map(move |_| {
             let tag = reader.text().expect(CHECKED);
             reader.text_of(tag)
@@ -239,7 +240,7 @@ impl Recorded {
             return None;
         }
         let (count, at) = self.spans.attributes;
-        let mut reader = Reader::at(&self.entry, at);
+        let mut reader = Reader::at(&self.entry, usize::from(at));
         for _ in 0..count {
             let name = reader.text().expect(CHECKED);
             let name = reader.text_of(name);

@@ -36,6 +36,7 @@
 //! random mask of eight non-zero bytes, found by trying. Nearly always the mask is zero and costs nothing.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -64,6 +65,8 @@ const MAGIC: &[u8; 4] = b"PRF1";
 const CHAINED_TAG: &[u8; 4] = b"PFC1";
 const END_MARK: &[u8; 4] = b"\xf1END";
 const ROW_BYTES: usize = 10;
+/// Whoever looks for a place in a directory adds up no more rows than this.
+const MARK_ROWS: usize = 32;
 const CODEC_PLAIN: u8 = 0;
 const FLAG_EDGE: u8 = 1;
 const EDGE_BYTES_MAX: usize = 64 * Hash::LEN;
@@ -291,8 +294,10 @@ impl FrameHeader {
     pub fn rows(&self, prelude: &[u8]) -> Result<Rows> {
         let prelude = self.prelude(prelude)?;
         let rows = &prelude[self.edge_len()..];
-        self.check_rows(rows)?;
-        Ok(Rows { rows: Bytes::copy_from_slice(rows), first: self.first_at() })
+        let marks = self.check_rows(rows)?;
+        // Nearly all frames are small, and have none.
+        let marks = if marks.is_empty() { Arc::default() } else { marks.into() };
+        Ok(Rows { rows: Bytes::copy_from_slice(rows), first: self.first_at(), marks })
     }
 
     /// Edge and directory without the mask, their checksum checked.
@@ -320,20 +325,29 @@ impl FrameHeader {
         (entries, entries + self.entries_len)
     }
 
-    /// Whether there is a row for each event, and together they are as long as the frame.
-    fn check_rows(&self, rows: &[u8]) -> Result<()> {
+    /// Checks that there is a row for each event, and together they are as long as the frame. Answers where the entry and
+    /// the parts of every [`MARK_ROWS`]th event are, but for the first.
+    fn check_rows(&self, rows: &[u8]) -> Result<Vec<(u32, u32)>> {
         let (rows, rest) = rows.as_chunks::<ROW_BYTES>();
-        let (mut entries, mut parts) = (0u64, 0u64);
-        for row in rows {
-            entries += u64::from(u16::from_le_bytes([row[0], row[1]]));
-            parts += u64::from(u32::from_le_bytes([row[2], row[3], row[4], row[5]]));
+        let (entries_at, parts_at) = self.first_at();
+        let (mut entries, mut parts) = (u64::from(entries_at), u64::from(parts_at));
+        let mut marks = Vec::with_capacity(rows.len() / MARK_ROWS);
+        for rows in rows.chunks(MARK_ROWS) {
+            for row in rows {
+                entries += u64::from(u16::from_le_bytes([row[0], row[1]]));
+                parts += u64::from(u32::from_le_bytes([row[2], row[3], row[4], row[5]]));
+            }
+            if rows.len() == MARK_ROWS {
+                // Less than the length of the frame, if what follows holds.
+                marks.push((entries as u32, parts as u32));
+            }
         }
-        let parts_len = u64::from(self.len) - END_MARK.len() as u64 - u64::from(self.first_at().1);
-        let fits = entries == u64::from(self.entries_len) && parts == parts_len;
+        let parts_end = u64::from(self.len) - END_MARK.len() as u64;
+        let fits = entries == u64::from(parts_at) && parts == parts_end;
         if !fits || rows.len() != self.chained.count as usize || !rest.is_empty() {
             return Err(Error::damaged("a frame's directory does not add up to its length"));
         }
-        Ok(())
+        Ok(marks)
     }
 
     /// Takes the mask off bytes that begin `offset` bytes into the frame, behind the header.
@@ -415,12 +429,14 @@ pub struct Rows {
     rows: Bytes,
     /// Where the first entry and the first parts are.
     first: (u32, u32),
+    /// Where those of every [`MARK_ROWS`]th event behind it are.
+    marks: Arc<[(u32, u32)]>,
 }
 
 impl Rows {
     /// Bytes of memory, about.
     pub fn cost(&self) -> usize {
-        self.rows.len()
+        self.rows.len() + size_of_val(&*self.marks)
     }
 
     /// A walk over the places.
@@ -429,7 +445,7 @@ impl Rows {
     }
 }
 
-/// Goes from place to place of a frame; what it costs is how far they are apart.
+/// Goes from place to place of a frame; what it costs is how far they are apart, up to a bound.
 #[derive(Debug, Clone)]
 pub struct Walk {
     rows: Rows,
@@ -442,23 +458,14 @@ impl Walk {
     pub fn place(&mut self, index: usize) -> Option<Place> {
         let rows = self.rows.rows.as_chunks::<ROW_BYTES>().0;
         let row = rows.get(index)?;
-        if index < self.next / 2 {
-            (self.next, self.at) = (0, self.rows.first);
+        if index < self.next || index - self.next > MARK_ROWS {
+            let mark = index / MARK_ROWS;
+            self.next = mark * MARK_ROWS;
+            self.at = mark.checked_sub(1).map_or(self.rows.first, |mark| self.rows.marks[mark]);
         }
-        let (back, between) = match index < self.next {
-            true => (true, &rows[index..self.next]),
-            false => (false, &rows[self.next..index]),
-        };
-        // Less than the length of the frame, as all together are.
-        let (mut entries, mut parts) = (0u32, 0u32);
-        for row in between {
-            entries += u32::from(u16::from_le_bytes([row[0], row[1]]));
-            parts += u32::from_le_bytes([row[2], row[3], row[4], row[5]]);
+        for row in &rows[self.next..index] {
+            Place::of(row, &mut self.at);
         }
-        self.at = match back {
-            true => (self.at.0 - entries, self.at.1 - parts),
-            false => (self.at.0 + entries, self.at.1 + parts),
-        };
         self.next = index + 1;
         Some(Place::of(row, &mut self.at))
     }
@@ -821,7 +828,7 @@ mod tests {
     #[test]
     fn places_are_the_same_in_whatever_order_they_are_asked_for() {
         let zeros = vec![0; 3_000];
-        let contents: Vec<&[u8]> = (0..23).map(|i| &zeros[..i * 100]).collect();
+        let contents: Vec<&[u8]> = (0..100).map(|i| &zeros[..i * 30]).collect();
         for with_edge in [false, true] {
             let bytes = frame_of(&contents, with_edge);
             let frame = Frame::decode(bytes.clone().into()).unwrap();

@@ -45,6 +45,7 @@ pub mod sequencer;
 pub mod store;
 pub mod stored;
 pub mod tree;
+mod usual;
 pub mod verify;
 pub mod wire;
 

@@ -34,6 +34,7 @@
 //! Invariants: a frame is written only after the sync of the one before it; nothing is published or answered
 //! before its sync; whatever is derived is checked before it is believed, and can be deleted.
 
+mod ahead;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]

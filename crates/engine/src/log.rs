@@ -52,7 +52,7 @@ const PAGE_BYTES: usize = 4 << 20;
 const PAGE_EXAMINED_BYTES: usize = 64 << 20;
 
 /// Candidates that are looked up before the first of them is read: what lies close together is read together.
-const CANDIDATES: usize = 64;
+const CANDIDATES: usize = 256;
 /// A read of everything reads ahead if it wants at least so many events.
 const READ_AHEAD_EVENTS: usize = 100;
 
@@ -462,10 +462,12 @@ impl Log {
         let mut cursor = self.ask(|index| index.query(&read.query));
         // A few events are not worth reading ahead for.
         let sequential = cursor.is_none() && forward && page.events_max >= READ_AHEAD_EVENTS;
-        let mut events = FrameReader::new(&self.segments, sequential);
+        let mut reader = FrameReader::new(&self.segments, sequential);
         if cursor.is_none() {
             let left = usize::try_from(high.saturating_sub(low)).unwrap_or(usize::MAX);
-            page.page.events.reserve(page.events_max.min(left));
+            let events = page.events_max.min(left);
+            page.page.events.reserve(events);
+            reader.plan_to(low + events as u64);
         }
         let mut candidates = VecDeque::with_capacity(CANDIDATES);
         'page: while !page.is_full() {
@@ -493,11 +495,11 @@ impl Log {
                 break;
             }
             if !sequential {
-                events.plan(candidates.iter().copied());
+                reader.plan(candidates.iter().copied());
             }
             while let Some(position) = candidates.pop_front() {
                 at = next(position);
-                page.examine(&mut events, Position(position), read);
+                page.examine(&mut reader, Position(position), read);
                 if page.is_full() {
                     let rest = at.filter(|at| (low..high).contains(at));
                     let more = rest.filter(|at| {

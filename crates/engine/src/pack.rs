@@ -142,6 +142,9 @@ pub(crate) struct Group {
     pub(crate) frames: Vec<PackedFrame>,
 }
 
+/// Names a block of a log: the first and the last segment of its pack, and its number there.
+pub(crate) type BlockKey = (u32, u32, usize);
+
 /// The events of a block, unpacked.
 pub(crate) struct Block {
     first_position: u64,
@@ -360,6 +363,15 @@ impl OpenPack {
         self.blocks.partition_point(|row| row.first_position <= position.0) - 1
     }
 
+    pub(crate) fn block_key(&self, number: usize) -> BlockKey {
+        (self.pack.first_segment, self.pack.last_segment, number)
+    }
+
+    /// Bytes of a block, unpacked.
+    pub(crate) fn unpacked_len(&self, number: usize) -> usize {
+        self.blocks[number].unpacked as usize
+    }
+
     /// Where a block begins in the file.
     #[cfg(test)]
     pub(crate) fn block_offset(&self, number: usize) -> u64 {
@@ -513,6 +525,8 @@ pub(crate) struct Unpacker {
     context: zstd::bulk::Decompressor<'static>,
     /// How much is read at least: more than a block where those behind it will be wanted.
     ahead: usize,
+    /// Where whoever reads ahead stops.
+    until: u64,
     /// What was read last: of the pack of these segments, from this offset on.
     of: Option<(u32, u32)>,
     at: u64,
@@ -529,11 +543,22 @@ impl Unpacker {
         Ok(Self {
             context: zstd::bulk::Decompressor::new()?,
             ahead: if sequential { AHEAD_BYTES } else { 0 },
+            until: u64::MAX,
             of: None,
             at: 0,
             stored: Vec::new(),
             len: 0,
         })
+    }
+
+    /// Lets go of what was read: it may be of another log.
+    pub(crate) fn forget(&mut self) {
+        self.of = None;
+    }
+
+    /// From now on reads ahead no further than this block.
+    pub(crate) fn read_through(&mut self, pack: &OpenPack, number: usize) {
+        self.until = pack.blocks.get(number).map_or(u64::MAX, |row| row.offset + u64::from(row.stored));
     }
 
     fn unpacked(&mut self, pack: &OpenPack, row: &BlockRow) -> Result<Vec<u8>> {
@@ -571,7 +596,7 @@ impl Unpacker {
     fn read(&mut self, pack: &OpenPack, offset: u64, len: usize) -> Result<()> {
         self.of = None;
         // Behind the last block there is nothing to unpack.
-        let left = pack.pack.index_at.saturating_sub(offset);
+        let left = pack.pack.index_at.min(self.until).saturating_sub(offset);
         let wanted = self.ahead.min(usize::try_from(left).unwrap_or(usize::MAX)).max(len);
         if self.stored.len() < wanted {
             self.stored.resize(wanted, 0);

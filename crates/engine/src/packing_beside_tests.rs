@@ -137,7 +137,7 @@ fn a_block_of_a_pack_that_was_merged_is_taken_for_no_other() {
         until_merged(&io, &store, &mut i);
         // … and the reader reads its block.
         let mut unpacker = Unpacker::new(false).unwrap();
-        log.segments.block(&open, open.block_of(Position(end - 1)), &mut unpacker).unwrap();
+        open.block(open.block_of(Position(end - 1)), &mut unpacker).unwrap();
         let read = FrameReader::new(&log.segments, false).event(Position(end));
         assert!(read.is_ok(), "{:?}", read.err());
     });

@@ -95,10 +95,14 @@ const BAD: u64 = 100;
 
 /// A log of frames of one event each, all of them in one file.
 fn filled() -> FaultyIo {
+    filled_from(0)
+}
+
+fn filled_from(seed: u64) -> FaultyIo {
     let io = FaultyIo::default();
     let store = open(Arc::new(io.clone()), Access::ReadWrite);
     for i in 0..EVENTS {
-        append(&store, vec![event(&format!("e{i}"), noise(i, 3_000))]).unwrap();
+        append(&store, vec![event(&format!("e{i}"), noise(seed + i, 3_000))]).unwrap();
     }
     block_on(store.close()).unwrap();
     io
@@ -132,6 +136,31 @@ fn a_place_that_cannot_be_read_hides_no_event_before_it_or_behind_it() {
 fn a_place_of_a_pack_that_cannot_be_read_hides_the_events_of_one_block() {
     let named = named(&packing(filled), true);
     assert!(named.contains(&BAD) && named.len() <= 6, "{named:?}");
+}
+
+#[test]
+fn blocks_that_are_unpacked_ahead_are_those_of_the_log_that_is_read() {
+    let seeds = [0, 1_000];
+    let logs = seeds.map(|seed| packing(|| filled_from(seed)));
+    // Both are read at once, so that whoever unpacks for one does so for the other next.
+    std::thread::scope(|scope| {
+        for (seed, io) in seeds.into_iter().zip(&logs) {
+            scope.spawn(move || {
+                for round in 0..10 {
+                    let store = open(Arc::new(io.clone()), Access::ReadOnly);
+                    let query =
+                        if round % 2 == 0 { Query::all() } else { Query::event_type("test.happened") };
+                    let direction = if round % 3 == 0 { Direction::Backward } else { Direction::Forward };
+                    let read = Read { direction, ..Read::matching(query) };
+                    let page = block_on(store.read(&LogName::default(), &read)).unwrap();
+                    assert_eq!((page.events.len(), page.damaged.len()), (EVENTS as usize, 0));
+                    for event in page.events {
+                        assert_eq!(event.event.data().unwrap()[..], noise(seed + event.position.0, 3_000));
+                    }
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -9,8 +9,9 @@ use precedent_core::extents::Sources;
 use precedent_core::frame::{Chained, Frame, FrameHeader, HEADER_BYTES, Place, Rows, StoredEvent, Walk};
 use precedent_core::{Error, ErrorKind, Position, RecordedEvent, Result};
 
+use crate::ahead::{self, AHEAD_BYTES_MAX, Ahead};
 use crate::io::{IoFile, read_full};
-use crate::pack::{Block, OpenPack, PackFrames, PackedFrame, Unpacker};
+use crate::pack::{Block, OpenPack, PackFrames, PackedFrame};
 use crate::segment::{EventPlace, FramePlace, Segments};
 
 /// Reads events and frames of a log, with the last chunk it read at hand.
@@ -28,9 +29,10 @@ pub(crate) struct FrameReader<'a> {
     /// What will probably be asked for, in this order, and where in that one is.
     planned: Vec<u64>,
     planned_at: usize,
+    /// Of a sequential reader: one position behind what will be asked for.
+    planned_end: u64,
     current: Option<Current>,
-    /// What unpacks blocks, once one is asked for.
-    unpacker: Option<Unpacker>,
+    ahead: Ahead,
     /// The frames of a pack, where the last one was asked for.
     frames: Option<PackFrames>,
     sources: Option<Box<SourceReader<'a>>>,
@@ -193,8 +195,9 @@ impl<'a> FrameReader<'a> {
             prelude: Vec::new(),
             planned: Vec::new(),
             planned_at: 0,
+            planned_end: u64::MAX,
             current: None,
-            unpacker: None,
+            ahead: Ahead::new(sequential),
             frames: None,
             sources: None,
         }
@@ -202,9 +205,15 @@ impl<'a> FrameReader<'a> {
 
     /// Tells what will be asked for, in this order, so that what lies close together is read together.
     pub(crate) fn plan(&mut self, positions: impl IntoIterator<Item = u64>) {
+        self.ahead.clear();
         self.planned.clear();
         self.planned.extend(positions);
         self.planned_at = 0;
+    }
+
+    /// Tells a sequential reader that nothing will be asked for from this position on.
+    pub(crate) fn plan_to(&mut self, end: u64) {
+        self.planned_end = end;
     }
 
     /// Where the events that others refer to are found.
@@ -276,7 +285,7 @@ impl<'a> FrameReader<'a> {
                     e.context(format!("position {position}, {}", path.display()))
                 };
                 let open = self.segments.open_pack(&pack).map_err(named)?;
-                let block = self.block(&open, open.block_of(position)).map_err(named)?;
+                let block = self.block(&open, position).map_err(named)?;
                 if !block.holds(position) {
                     return Err(named(Error::damaged("it is not in the block where it should be")));
                 }
@@ -286,19 +295,61 @@ impl<'a> FrameReader<'a> {
         Ok(())
     }
 
-    /// A block, kept for the next reader unless this one goes through them all.
-    fn block(&mut self, pack: &OpenPack, number: usize) -> Result<Arc<Block>> {
-        if self.unpacker.is_none() {
-            self.unpacker = Some(Unpacker::new(self.sequential)?);
+    /// The block that holds a position of a pack, kept for the next reader unless this one goes through them all.
+    fn block(&mut self, pack: &Arc<OpenPack>, position: Position) -> Result<Arc<Block>> {
+        let number = pack.block_of(position);
+        let key = pack.block_key(number);
+        let mut unpacked = self.ahead.take(key);
+        if unpacked.is_none() {
+            if let Some(block) = self.segments.kept_block(key) {
+                return Ok(block);
+            }
+            // Otherwise this one could not be unpacked ahead, and those behind it were.
+            if ahead::is_helped() && self.ahead.is_empty() {
+                let numbers = self.blocks_from(pack, number, position.0);
+                self.ahead.unpack(pack, numbers)?;
+                unpacked = self.ahead.take(key);
+            }
         }
-        let unpacker = self.unpacker.as_mut().expect("it was just made");
+        let block = match unpacked {
+            Some(block) => block,
+            None => Arc::new(self.ahead.block(pack, number)?),
+        };
         if !self.sequential {
-            return self.segments.block(pack, number, unpacker);
+            self.segments.keep_block(key, &block);
         }
-        match self.segments.kept_block(pack, number) {
-            Some(block) => Ok(block),
-            None => Ok(Arc::new(pack.block(number, unpacker)?)),
+        Ok(block)
+    }
+
+    /// The block of a position and those that will be asked for behind it, as many as are unpacked ahead.
+    fn blocks_from(&mut self, pack: &OpenPack, number: usize, position: u64) -> Vec<usize> {
+        let mut bytes = pack.unpacked_len(number);
+        let mut fits = |number: &usize| {
+            bytes += pack.unpacked_len(*number);
+            bytes <= AHEAD_BYTES_MAX
+        };
+        let mut numbers = vec![number];
+        if self.sequential {
+            let end = self.planned_end.clamp(position + 1, pack.pack.end_position);
+            let last = pack.block_of(Position(end - 1));
+            numbers.extend((number + 1..=last).take_while(fits));
+            return numbers;
         }
+        let segments = self.segments;
+        for planned in self.behind(position) {
+            if !(pack.pack.first_position..pack.pack.end_position).contains(planned) {
+                break;
+            }
+            let next = pack.block_of(Position(*planned));
+            if numbers.last() == Some(&next) || segments.kept_block(pack.block_key(next)).is_some() {
+                continue;
+            }
+            if !fits(&next) {
+                break;
+            }
+            numbers.push(next);
+        }
+        numbers
     }
 
     /// An event of a block. One that is read by itself is copied: it would keep the whole block in memory.
@@ -358,14 +409,16 @@ impl<'a> FrameReader<'a> {
 
     /// Reads the beginning of a frame up to byte `end`; it is known up to byte `from`.
     fn read_prelude(&mut self, place: &FramePlace, from: usize, end: usize) -> Result<()> {
-        let file = self.file(place.segment)?;
-        if self.prelude.len() < end {
-            self.prelude.resize(end, 0);
+        let mut prelude = std::mem::take(&mut self.prelude);
+        if prelude.len() < end {
+            prelude.resize(end, 0);
         }
-        match read_full(&*file, &mut self.prelude[from..end], place.offset + from as u64)? {
-            n if from + n < end => Err(ends_early((from + n) as u64)),
-            _ => Ok(()),
+        let n = read_full(self.file(place.segment)?, &mut prelude[from..end], place.offset + from as u64)?;
+        self.prelude = prelude;
+        if from + n < end {
+            return Err(ends_early((from + n) as u64));
         }
+        Ok(())
     }
 
     fn event_of(&mut self, current: &mut CurrentFrame, position: Position) -> Result<StoredEvent> {
@@ -502,7 +555,7 @@ impl<'a> FrameReader<'a> {
         let frame_len = place.len();
         // Entries and parts lie apart: where the whole frame will be wanted it is read from its start.
         let (start, wanted) = if self.sequential && frame_len <= WHOLE_BYTES {
-            (0, frame_len.max(CHUNK_BYTES))
+            (0, frame_len.max(self.planned_from(place)))
         } else if frame_len <= SMALL_FRAME_BYTES {
             (0, frame_len)
         } else {
@@ -527,22 +580,31 @@ impl<'a> FrameReader<'a> {
             .ok_or_else(|| Error::damaged("a chunk that does not hold the bytes it was read for"))
     }
 
+    /// How much a sequential reader reads at once from a frame on: up to where what is planned ends, if that is not far.
+    fn planned_from(&self, place: &FramePlace) -> usize {
+        let last = self.planned_end.checked_sub(1).filter(|_| self.planned_end < u64::MAX);
+        let left = match last.map(|last| self.segments.locate(last)) {
+            Some(Ok(EventPlace::Frame(last))) if last.segment == place.segment => {
+                last.end.checked_sub(place.offset).and_then(|left| usize::try_from(left).ok())
+            }
+            _ => None,
+        };
+        left.filter(|left| *left <= WHOLE_BYTES).unwrap_or(CHUNK_BYTES)
+    }
+
     /// The file of a segment; that of the last one is at hand.
-    fn file(&mut self, segment: u32) -> Result<Arc<dyn IoFile>> {
-        if let Some((number, file)) = &self.file
-            && *number == segment
-        {
-            return Ok(file.clone());
+    fn file(&mut self, segment: u32) -> Result<&dyn IoFile> {
+        if self.file.as_ref().is_none_or(|(number, _)| *number != segment) {
+            self.file = Some((segment, self.segments.file(segment)?));
         }
-        let file = self.segments.file(segment)?;
-        self.file = Some((segment, file.clone()));
-        Ok(file)
+        let (_, file) = self.file.as_ref().expect("it was just opened");
+        Ok(&**file)
     }
 
     /// Reads bytes of a frame into a buffer, at least so many of them.
     fn read(&mut self, place: &FramePlace, from: u64, mut buffer: BytesMut, least: usize) -> Result<Chunk> {
         let start = place.offset + from;
-        let n = read_full(&*self.file(place.segment)?, &mut buffer, start)?;
+        let n = read_full(self.file(place.segment)?, &mut buffer, start)?;
         if n < least {
             return Err(ends_early(start + n as u64 - place.offset));
         }

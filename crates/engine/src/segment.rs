@@ -19,7 +19,7 @@ use precedent_core::{Error, ErrorKind, LogId, Result};
 
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
 use crate::kept::Kept;
-use crate::pack::{self, Block, OpenPack, Pack, Unpacker};
+use crate::pack::{self, Block, BlockKey, OpenPack, Pack};
 use crate::reader::{FrameHead, Spare};
 
 /// Sealed segments whose files are kept open, and whose maps are kept in memory.
@@ -264,7 +264,7 @@ pub(crate) struct Segments {
     /// By first segment.
     packs: Mutex<HashMap<u32, Arc<OpenPack>>>,
     /// Blocks of packs that were unpacked lately, by first and last segment and number.
-    blocks: Mutex<Kept<(u32, u32, usize), Arc<Block>>>,
+    blocks: Mutex<Kept<BlockKey, Arc<Block>>>,
     /// Headers and directories of large frames that were read lately, by segment and offset.
     heads: Mutex<Kept<(u32, u64), Arc<FrameHead>>>,
     pub(crate) spare: Arc<Spare>,
@@ -473,28 +473,14 @@ impl Segments {
     }
 
     /// A block of a pack, unpacked, if it is at hand.
-    pub(crate) fn kept_block(&self, pack: &OpenPack, number: usize) -> Option<Arc<Block>> {
-        self.blocks.lock().unwrap_or_else(|p| p.into_inner()).get(&Self::block_key(pack, number))
+    pub(crate) fn kept_block(&self, key: BlockKey) -> Option<Arc<Block>> {
+        self.blocks.lock().unwrap_or_else(|p| p.into_inner()).get(&key)
     }
 
-    /// A block of a pack, unpacked; a small one is kept for whoever asks next.
-    pub(crate) fn block(
-        &self,
-        pack: &OpenPack,
-        number: usize,
-        unpacker: &mut Unpacker,
-    ) -> Result<Arc<Block>> {
-        if let Some(block) = self.kept_block(pack, number) {
-            return Ok(block);
-        }
-        let block = Arc::new(pack.block(number, unpacker)?);
+    /// Keeps an unpacked block for whoever asks next.
+    pub(crate) fn keep_block(&self, key: BlockKey, block: &Arc<Block>) {
         let mut blocks = self.blocks.lock().unwrap_or_else(|p| p.into_inner());
-        blocks.put(Self::block_key(pack, number), block.clone(), block.cost());
-        Ok(block)
-    }
-
-    fn block_key(pack: &OpenPack, number: usize) -> (u32, u32, usize) {
-        (pack.pack.first_segment, pack.pack.last_segment, number)
+        blocks.put(key, block.clone(), block.cost());
     }
 
     /// Header and directory of a frame, if they are at hand.
