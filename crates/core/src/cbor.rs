@@ -240,11 +240,18 @@ impl<'a> Writer<'a> {
         Self { out }
     }
 
+    /// Nearly all of an entry's heads are one byte, most of them known when this is compiled.
+    #[inline(always)]
     fn head(&mut self, major: u8, value: u64) -> &mut Self {
-        let kind = major << 5;
         if value < 24 {
-            self.out.push(kind | value as u8);
-        } else if let Ok(value) = u8::try_from(value) {
+            self.out.push(major << 5 | value as u8);
+            return self;
+        }
+        self.long_head(major << 5, value)
+    }
+
+    fn long_head(&mut self, kind: u8, value: u64) -> &mut Self {
+        if let Ok(value) = u8::try_from(value) {
             self.out.extend_from_slice(&[kind | 24, value]);
         } else if let Ok(value) = u16::try_from(value) {
             let [a, b] = value.to_be_bytes();

@@ -20,7 +20,10 @@ impl Salt {
 
     /// A fresh salt from a cryptographically secure generator seeded by the operating system.
     pub fn random() -> Self {
-        Self(rand::random())
+        // `rand::random` would draw a word for every byte.
+        let mut salt = [0; Self::LEN];
+        rand::fill(&mut salt[..]);
+        Self(salt)
     }
 }
 

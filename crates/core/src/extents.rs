@@ -343,21 +343,128 @@ impl Hasher for Identity {
 struct Known {
     position: Position,
     scope: Option<Box<str>>,
-    /// What it is made of, each piece with its end in the content.
-    pieces: Vec<(usize, Piece)>,
-    literal: Box<[u8]>,
+    pieces: Pieces,
+    literal: Stretch,
     /// How many places in the table it was given.
     anchors: usize,
 }
 
+/// What content is made of, each piece with its end in it; nearly always just one.
+#[derive(Debug)]
+enum Pieces {
+    One((usize, Piece)),
+    Many(Box<[(usize, Piece)]>),
+}
+
+impl Pieces {
+    fn new(pieces: &[Piece]) -> Self {
+        let mut end = 0;
+        let with_end = |piece: &Piece| {
+            end += piece.len();
+            (end, *piece)
+        };
+        match pieces {
+            [one] => Self::One((one.len(), *one)),
+            many => Self::Many(many.iter().map(with_end).collect()),
+        }
+    }
+
+    fn as_slice(&self) -> &[(usize, Piece)] {
+        match self {
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+}
+
 impl Known {
-    /// Bytes of memory, about.
+    /// Bytes of memory, about, without its literal bytes.
     fn cost(&self) -> usize {
         const PLACE: usize = 32;
-        size_of::<Self>()
-            + self.literal.len()
-            + self.pieces.len() * size_of::<(usize, Piece)>()
-            + PLACE * self.anchors
+        let pieces = match &self.pieces {
+            Pieces::One(_) => 0,
+            Pieces::Many(many) => size_of_val(&**many),
+        };
+        size_of::<Self>() + pieces + PLACE * self.anchors
+    }
+
+    /// Bytes of its content.
+    fn len(&self) -> usize {
+        self.pieces.as_slice().last().map_or(0, |(end, _)| *end)
+    }
+}
+
+/// Where the literal bytes of an event are among [`Literals`].
+#[derive(Debug, Clone, Copy)]
+struct Stretch {
+    chunk: u64,
+    at: usize,
+    len: usize,
+}
+
+/// The literal bytes of recent events, one behind the other. They lie in chunks, so that an event takes no memory of its
+/// own, and letting go of one touches nothing that has not been used for long.
+#[derive(Debug, Default)]
+struct Literals {
+    chunks: VecDeque<Vec<u8>>,
+    /// The number of the first chunk.
+    first: u64,
+    /// A chunk that was let go of, to be filled again.
+    spare: Vec<u8>,
+    /// Bytes of all of them, filled or not.
+    bytes: usize,
+}
+
+/// Literal bytes that are longer have a chunk of their own.
+const CHUNK_BYTES: usize = 256 << 10;
+
+impl Literals {
+    /// Bytes of memory that so many bytes more would take.
+    fn needs(&self, len: usize) -> usize {
+        let fits = self.chunks.back().is_some_and(|last| last.capacity() - last.len() >= len);
+        if fits || self.spare.capacity() >= len { 0 } else { len.max(CHUNK_BYTES) }
+    }
+
+    fn push(&mut self, literal: &[u8]) -> Stretch {
+        let len = literal.len();
+        if self.chunks.back().is_none_or(|last| last.capacity() - last.len() < len) {
+            let mut chunk = std::mem::take(&mut self.spare);
+            if chunk.capacity() < len.max(1) {
+                self.bytes -= chunk.capacity();
+                chunk = Vec::with_capacity(len.max(CHUNK_BYTES));
+                self.bytes += chunk.capacity();
+            }
+            self.chunks.push_back(chunk);
+        }
+        let chunk = self.first + self.chunks.len() as u64 - 1;
+        let last = self.chunks.back_mut().expect("there is one with room");
+        let at = last.len();
+        last.extend_from_slice(literal);
+        Stretch { chunk, at, len }
+    }
+
+    fn get(&self, stretch: Stretch) -> &[u8] {
+        &self.chunks[(stretch.chunk - self.first) as usize][stretch.at..stretch.at + stretch.len]
+    }
+
+    /// Lets go of what is before this.
+    fn forget_before(&mut self, stretch: Stretch) {
+        while self.first < stretch.chunk {
+            let mut chunk = self.chunks.pop_front().expect("a stretch is in a chunk");
+            self.first += 1;
+            chunk.clear();
+            if chunk.capacity() > self.spare.capacity() && chunk.capacity() <= 2 * CHUNK_BYTES {
+                std::mem::swap(&mut chunk, &mut self.spare);
+            }
+            self.bytes -= chunk.capacity();
+        }
+    }
+
+    /// Lets go of what is behind this.
+    fn forget_behind(&mut self, stretch: Stretch) {
+        self.chunks.truncate((stretch.chunk - self.first) as usize + 1);
+        self.chunks.back_mut().expect("a stretch is in a chunk").truncate(stretch.at + stretch.len);
+        self.bytes = self.chunks.iter().chain([&self.spare]).map(Vec::capacity).sum();
     }
 }
 
@@ -371,12 +478,15 @@ impl Known {
 #[derive(Debug)]
 pub struct Recent {
     bytes_max: usize,
+    /// In use, but for the literal bytes.
     bytes: usize,
     /// The number of the first event that is known; the others follow, their positions ascending.
     first: u64,
     known: VecDeque<Known>,
-    /// By hash: the number of the event, and the place in its content. Some lead to events that are forgotten.
-    places: HashMap<u64, (u64, u32), BuildHasherDefault<Identity>>,
+    literals: Literals,
+    /// By hash: the number of the event, and the place in its content. Some lead to events that are forgotten. Most of
+    /// them are met in no cache, so they are small: of the number there is the lower half, which may be that of another.
+    places: HashMap<u64, (u32, u32), BuildHasherDefault<Identity>>,
     /// So many places and the table is tidied.
     tidy_at: usize,
 }
@@ -401,6 +511,7 @@ impl Recent {
             bytes: 0,
             first: 0,
             known: VecDeque::new(),
+            literals: Literals::default(),
             places: HashMap::default(),
             tidy_at: 4096,
         }
@@ -413,7 +524,7 @@ impl Recent {
 
     /// Bytes in use, about; never more than it was made with.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.literals.bytes
     }
 
     /// Forgets the event at this position and those after it: they have not been recorded after all.
@@ -425,9 +536,13 @@ impl Recent {
             forgotten = true;
         }
         if forgotten {
+            match self.known.back() {
+                Some(last) => self.literals.forget_behind(last.literal),
+                None => self.literals = Literals::default(),
+            }
             // Other events will have their numbers.
-            let number = self.first + self.known.len() as u64;
-            self.places.retain(|_, (of, _)| *of < number);
+            let (first, known) = (self.first, &self.known);
+            self.places.retain(|_, (number, _)| index_of(*number, first) < known.len());
         }
     }
 
@@ -443,14 +558,18 @@ impl Recent {
         let known = self.known.pop_front().expect("there is a first one");
         self.bytes -= known.cost();
         self.first += 1;
+        match self.known.front() {
+            Some(first) => self.literals.forget_before(first.literal),
+            None => self.literals = Literals::default(),
+        }
     }
 
     /// Takes places of forgotten events out of the table, once they are more than the others.
     fn tidy(&mut self) {
         let live: usize = self.known.iter().map(|known| known.anchors).sum();
         if self.places.len() > 2 * live {
-            let first = self.first;
-            self.places.retain(|_, (number, _)| *number >= first);
+            let (first, known) = (self.first, &self.known);
+            self.places.retain(|_, (number, _)| index_of(*number, first) < known.len());
         }
     }
 
@@ -493,17 +612,15 @@ impl Recent {
         }
         let matches = self.matches(scope, content, anchors);
         if matches.is_empty() {
-            self.remember(position, scope, &[Piece::Literal(content.len())], content.into(), anchors);
+            self.remember(position, scope, &[Piece::Literal(content.len())], content, anchors);
             return false;
         }
         let mut pieces = Vec::with_capacity(2 * matches.len() + 1);
-        let mut literal = Vec::new();
         let mut end = 0;
         let behind = Match { at: content.len(), len: 0, source: position, offset: 0 };
         for found in matches.iter().chain([&behind]) {
             if found.at > end {
                 pieces.push(Piece::Literal(found.at - end));
-                literal.extend_from_slice(&content[end..found.at]);
             }
             end = found.at + found.len;
             if found.len > 0 {
@@ -511,8 +628,15 @@ impl Recent {
             }
         }
         put_pieces(position, &pieces, out);
-        out.extend_from_slice(&literal);
-        self.remember(position, scope, &pieces, literal.into(), anchors);
+        let (literal_at, mut rest) = (out.len(), content);
+        for piece in &pieces {
+            let (here, behind) = rest.split_at(piece.len());
+            if let Piece::Literal(_) = piece {
+                out.extend_from_slice(here);
+            }
+            rest = behind;
+        }
+        self.remember(position, scope, &pieces, &out[literal_at..], anchors);
         true
     }
 
@@ -526,7 +650,7 @@ impl Recent {
             let content = parts.next();
             if let (DATA_PART, Some(StoredPart::Present(_, content))) = (&*part.name, content) {
                 let anchors = anchors(&content);
-                self.remember(entry.position, part.scope.as_deref(), pieces, literal[..].into(), &anchors);
+                self.remember(entry.position, part.scope.as_deref(), pieces, &literal, &anchors);
             }
             Ok(())
         })
@@ -537,24 +661,23 @@ impl Recent {
         position: Position,
         scope: Option<&str>,
         pieces: &[Piece],
-        literal: Box<[u8]>,
+        literal: &[u8],
         anchors: &[Anchor],
     ) {
-        let mut end = 0;
-        let with_end = |piece: &Piece| {
-            end += piece.len();
-            (end, *piece)
-        };
-        let pieces = pieces.iter().map(with_end).collect();
-        let known = Known { position, scope: scope.map(Into::into), pieces, literal, anchors: anchors.len() };
-        if anchors.is_empty() || known.cost() > self.bytes_max {
+        // Where the literal bytes are is known once there is room for them.
+        let nowhere = Stretch { chunk: 0, at: 0, len: 0 };
+        let (pieces, scope_of) = (Pieces::new(pieces), scope.map(Into::into));
+        let mut known = Known { position, scope: scope_of, pieces, literal: nowhere, anchors: anchors.len() };
+        let cost = known.cost();
+        if anchors.is_empty() || cost + literal.len().max(CHUNK_BYTES) > self.bytes_max {
             return;
         }
-        self.bytes += known.cost();
-        while self.bytes > self.bytes_max {
+        while self.bytes() + cost + self.literals.needs(literal.len()) > self.bytes_max {
             self.forget_first();
         }
-        let (number, mix) = (self.first + self.known.len() as u64, mix_of(scope));
+        self.bytes += cost;
+        known.literal = self.literals.push(literal);
+        let (number, mix) = ((self.first + self.known.len() as u64) as u32, mix_of(scope));
         self.make_room();
         for anchor in anchors {
             self.places.insert(anchor.hash ^ mix, (number, anchor.at));
@@ -570,7 +693,7 @@ impl Recent {
     fn make_room(&mut self) {
         const MUCH: usize = 1 << 20;
         let all = self.bytes_max / BYTES_AN_ANCHOR;
-        if self.bytes > MUCH && self.places.capacity() < all {
+        if self.bytes() > MUCH && self.places.capacity() < all {
             self.places.reserve(all - self.places.len());
         }
     }
@@ -586,10 +709,8 @@ impl Recent {
                 continue;
             }
             let Some((number, place)) = self.places.get(&(anchor.hash ^ mix)) else { continue };
-            let Some(known) = number.checked_sub(self.first).and_then(|n| self.known.get(n as usize)) else {
-                continue;
-            };
-            if known.scope.as_deref() == scope {
+            let Some(known) = self.known.get(index_of(*number, self.first)) else { continue };
+            if known.scope.as_deref() == scope && *place as usize <= known.len() {
                 self.grow(known, *place as usize, content, at, end, &mut found);
                 end = found.last().map_or(end, |last| last.at + last.len).max(end);
             }
@@ -609,13 +730,14 @@ impl Recent {
         from: usize,
         found: &mut Vec<Match>,
     ) {
+        let pieces = known.pieces.as_slice();
         let piece_of = |index: usize| {
-            let (end, piece) = known.pieces[index];
+            let (end, piece) = pieces[index];
             (end - piece.len(), self.literal_of(known, index))
         };
         let begin = found.len();
         // Backwards from the byte before the place …
-        let mut index = known.pieces.partition_point(|(end, _)| *end < place);
+        let mut index = pieces.partition_point(|(end, _)| *end < place);
         let (mut here, mut there) = (at, place);
         while let (start, Some((source, offset, bytes))) = piece_of(index) {
             let len = common_suffix(&content[from..here], &bytes[..there - start]);
@@ -630,9 +752,9 @@ impl Recent {
         }
         found[begin..].reverse();
         // … and forwards from it.
-        let mut index = known.pieces.partition_point(|(end, _)| *end <= place);
+        let mut index = pieces.partition_point(|(end, _)| *end <= place);
         let (mut here, mut there) = (at, place);
-        while index < known.pieces.len() {
+        while index < pieces.len() {
             let (start, Some((source, offset, bytes))) = piece_of(index) else { break };
             let bytes = &bytes[there - start..];
             let len = common_prefix(&content[here..], bytes);
@@ -653,18 +775,20 @@ impl Recent {
 
     /// Where the bytes of a piece stand literally: the event, where in its literal bytes, and the bytes.
     fn literal_of<'k>(&'k self, known: &'k Known, index: usize) -> Option<(Position, usize, &'k [u8])> {
-        match known.pieces[index].1 {
+        let pieces = known.pieces.as_slice();
+        match pieces[index].1 {
             Piece::Literal(len) => {
-                let before = known.pieces[..index].iter().map(|(_, piece)| match piece {
+                let before = pieces[..index].iter().map(|(_, piece)| match piece {
                     Piece::Literal(len) => *len,
                     Piece::Extent { .. } => 0,
                 });
                 let offset: usize = before.sum();
-                Some((known.position, offset, &known.literal[offset..offset + len]))
+                Some((known.position, offset, &self.literals.get(known.literal)[offset..offset + len]))
             }
             Piece::Extent { source, offset, len } => {
                 let number = self.known.binary_search_by_key(&source, |known| known.position).ok()?;
-                Some((source, offset, self.known[number].literal.get(offset..offset + len)?))
+                let literal = self.literals.get(self.known[number].literal);
+                Some((source, offset, literal.get(offset..offset + len)?))
             }
         }
     }
@@ -738,6 +862,11 @@ fn limit(found: &mut Vec<Match>) {
 }
 
 /// What tells the anchors of one scope from those of another in the table.
+/// The index of the event with this lower half of a number, if `first` is the number of the first: others lie behind all.
+fn index_of(number: u32, first: u64) -> usize {
+    number.wrapping_sub(first as u32) as usize
+}
+
 fn mix_of(scope: Option<&str>) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     scope.map_or(0, |scope| {

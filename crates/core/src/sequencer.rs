@@ -157,11 +157,11 @@ struct PreparedEvent {
     part: Option<PreparedPart>,
 }
 
-/// Data with its salt, and where in it repeats can be found.
+/// The salt of an event's data, and where in it repeats can be found. The data is with the event: sharing it once more
+/// would be felt, where another thread lets go of it.
 #[derive(Debug, Clone)]
 struct PreparedPart {
     salt: Salt,
-    content: Bytes,
     anchors: Vec<Anchor>,
 }
 
@@ -209,7 +209,7 @@ impl Prepared {
         let others = threads.min(data_bytes / THREAD_BYTES).min(events.len()).saturating_sub(1);
         let prepared = by_threads(events, others, one)?;
         let bytes_of = |event: &PreparedEvent| {
-            let content = event.part.as_ref().map_or(0, |part| part.content.len());
+            let content = event.event.data().map_or(0, Bytes::len);
             event.envelope.entry_bytes_max() + EVENT_OVERHEAD_BYTES + content
         };
         let bytes_max: usize = prepared.iter().map(bytes_of).sum();
@@ -318,14 +318,11 @@ fn check_event(event: &Event, limits: &Limits, internal: bool) -> Result<()> {
 }
 
 fn prepare_event(event: Event, limits: &Limits) -> Result<PreparedEvent> {
-    let part = event.data().map(|data| {
-        let (salt, content) = (Salt::random(), data.clone());
-        PreparedPart { salt, anchors: anchors(&content), content }
-    });
-    let described = part.as_ref().map(|PreparedPart { salt, content, .. }| Part {
+    let part = event.data().map(|data| PreparedPart { salt: Salt::random(), anchors: anchors(data) });
+    let described = event.data().zip(part.as_ref()).map(|(data, part)| Part {
         name: DATA_PART.into(),
-        commitment: commit(salt, content),
-        length: content.len() as u64,
+        commitment: commit(&part.salt, data),
+        length: data.len() as u64,
         scope: event.attribute("dataperson").map(str::to_owned),
     });
     let envelope = EncodedEnvelope::new(&event, described.as_slice());
@@ -636,7 +633,7 @@ impl<'a> Draft<'a> {
             let entry = self.builder.push(
                 |out| envelope.write(&fields, out),
                 |out| {
-                    if let Some(PreparedPart { salt, content, anchors }) = &part {
+                    if let Some((content, PreparedPart { salt, anchors })) = event.data().zip(part.as_ref()) {
                         recent.put_part(position, scope, salt, content, anchors, out);
                     }
                 },

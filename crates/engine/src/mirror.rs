@@ -371,7 +371,7 @@ pub struct MirrorHistory {
 
 impl MirrorHistory {
     fn recorded(&self) -> Recorded<'_> {
-        Recorded { log: &self.log, size: self.size }
+        Recorded::new(&self.log, self.size)
     }
 }
 

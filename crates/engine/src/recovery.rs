@@ -578,20 +578,28 @@ pub(crate) fn open_index(
     writable: bool,
     flush_bytes: u64,
 ) -> Result<Index> {
+    // Checksums say that a run is what somebody wrote, not that it says the truth: positions are those of the log's frames.
     let belongs = |coverage: &run::Coverage| {
+        let place =
+            |sequence| segments.frame_number(sequence).ok()?.filter(|place| place.sequence == sequence);
         let last = coverage.end_sequence.checked_sub(1).filter(|last| *last < tail.frames);
-        let place = last.and_then(|last| segments.frame_number(last).ok().flatten());
-        let hash = place.filter(|p| Some(p.sequence) == last).and_then(|place| match &place.pack {
-            Some(pack) if pack.end_sequence == coverage.end_sequence => Some(pack.last_frame),
-            Some(_) => Some(FrameReader::new(segments, false).frame(&place).ok()?.chained().hash()),
-            None => {
-                let Step::Frame(header, _) = segments.step(place.segment, place.offset, log).ok()? else {
-                    return None;
-                };
-                Some(header.chained.hash())
-            }
+        let end = last.and_then(place).and_then(|place| {
+            let chained = match &place.pack {
+                Some(pack) if pack.end_sequence == coverage.end_sequence => {
+                    return Some((pack.last_frame, pack.end_position));
+                }
+                Some(_) => FrameReader::new(segments, false).frame(&place).ok()?.chained().clone(),
+                None => match segments.step(place.segment, place.offset, log).ok()? {
+                    Step::Frame(header, _) => header.chained,
+                    _ => return None,
+                },
+            };
+            Some((chained.hash(), chained.tree_size()))
         });
-        hash == Some(coverage.last_frame)
+        // Where the first frame cannot be read its position is not known.
+        let first = place(coverage.first_sequence).map(|place| place.first_position);
+        end == Some((coverage.last_frame, coverage.end_position))
+            && first.is_none_or(|first| first == coverage.first_position)
     };
     let index = Index::open(io.clone(), dir.join("index"), log, writable, belongs)?;
     index_frames(&index, segments, tail.frames, tail.size, |last_frame| {

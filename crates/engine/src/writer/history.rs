@@ -1,5 +1,7 @@
 //! What the sequencer asks about everything recorded so far: answered from the index and the segments.
 
+use std::sync::Arc;
+
 use precedent_core::drafts::Drafts;
 use precedent_core::sequencer::{History, StreamTip};
 use precedent_core::{Direction, Error, Position, Query, RecordedEvent, Result, Version};
@@ -13,14 +15,19 @@ use crate::recovery;
 
 /// The log up to `size` events. What has been drafted behind them, [`Drafts`] knows.
 pub(crate) struct Recorded<'a> {
-    pub(crate) log: &'a Log,
-    pub(crate) size: u64,
+    log: &'a Log,
+    size: u64,
+    index: Arc<Index>,
 }
 
-impl Recorded<'_> {
+impl<'a> Recorded<'a> {
+    pub(crate) fn new(log: &'a Log, size: u64) -> Self {
+        Self { log, size, index: log.index() }
+    }
+
     /// Makes runs again that were found damaged: the writer cannot read the whole log for every key.
     fn repair(&self) -> Result<()> {
-        recovery::fill_gaps(&self.log.index(), &self.log.segments, self.log.settings.index_flush_bytes)
+        recovery::fill_gaps(&self.index, &self.log.segments, self.log.settings.index_flush_bytes)
     }
 
     /// The first candidate from `from` on in this direction for which `found` answers something.
@@ -34,10 +41,10 @@ impl Recorded<'_> {
         let log = self.log;
         let mut at = Some(from);
         'again: loop {
-            let mut set = match cursor(&log.index()) {
+            let mut set = match cursor(&self.index) {
                 Ok(set) => set,
                 Err(bad) => {
-                    log.index().drop_run(&bad);
+                    self.index.drop_run(&bad);
                     self.repair()?;
                     continue 'again;
                 }
@@ -48,7 +55,7 @@ impl Recorded<'_> {
                     Ok(Some(position)) if position < self.size => position,
                     Ok(_) => return Ok(None),
                     Err(bad) => {
-                        log.index().drop_run(&bad);
+                        self.index.drop_run(&bad);
                         self.repair()?;
                         continue 'again;
                     }
@@ -67,7 +74,7 @@ impl Recorded<'_> {
 
     /// Refuses to answer a question about events of which some, from `from` on, cannot be read.
     fn check_readable(&self, from: u64, question: &str) -> Result<()> {
-        if !self.log.index().may_have_unreadable() {
+        if !self.index.may_have_unreadable() {
             return Ok(());
         }
         match self.candidate(from, Index::unreadable)? {
@@ -81,11 +88,10 @@ impl Recorded<'_> {
     /// The first position of a set at or behind `from`.
     fn candidate(&self, from: u64, cursor: impl Fn(&Index) -> Result<Cursor, BadRun>) -> Result<Option<u64>> {
         loop {
-            let index = self.log.index();
-            match cursor(&index).and_then(|mut set| set.seek(from, Direction::Forward)) {
+            match cursor(&self.index).and_then(|mut set| set.seek(from, Direction::Forward)) {
                 Ok(found) => return Ok(found.filter(|position| *position < self.size)),
                 Err(bad) => {
-                    index.drop_run(&bad);
+                    self.index.drop_run(&bad);
                     self.repair()?;
                 }
             }
@@ -97,7 +103,7 @@ impl History for Recorded<'_> {
     fn by_key(&self, source: &str, id: &str) -> Result<Option<RecordedEvent>> {
         let matches = |e: RecordedEvent| (e.event.source() == source && e.event.id() == id).then_some(e);
         // The common case, a new key, costs the filters and nothing else.
-        let index = self.log.index();
+        let index = &self.index;
         let found = match index.may_have_key(source, id) {
             true => self.search(0, Direction::Forward, |index| index.key(source, id), matches)?,
             false if !index.may_have_unreadable() => return Ok(None),
@@ -115,7 +121,7 @@ impl History for Recorded<'_> {
             let version: Version = (e.event.stream() == Some(stream)).then_some(e.version)??;
             Some(StreamTip { position: e.position, version, leaf: e.leaf() })
         };
-        let tip = match self.log.index().may_have_stream(stream) {
+        let tip = match self.index.may_have_stream(stream) {
             true => self.search(last, Direction::Backward, |index| index.stream(stream), tip)?,
             false => None,
         };

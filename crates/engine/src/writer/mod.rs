@@ -317,7 +317,7 @@ impl Writer {
         let base = drafting.state.clone();
         // Freed at the end, when others can go on.
         let _freed = drafting.drafts.recorded(self.log.recorded_size());
-        let recorded = Recorded { log: &self.log, size: drafting.drafts.recorded_size(base.size()) };
+        let recorded = Recorded::new(&self.log, drafting.drafts.recorded_size(base.size()));
         let now = (settings.clock)();
         let clock = check_clock(now, base.last_time);
         let builder = lock(&self.builders).pop().unwrap_or_default();
@@ -560,7 +560,7 @@ impl Writer {
     /// Checks what a frame of another log says about the log before it.
     fn check_follows(&self, frame: &Frame, base: &LogState, drafting: &mut Drafting) -> Result<()> {
         drop(drafting.drafts.recorded(base.size()));
-        let recorded = Recorded { log: &self.log, size: base.size() };
+        let recorded = Recorded::new(&self.log, base.size());
         check_copied(frame, base, &Remembered { recorded, drafts: &drafting.drafts })
     }
 
