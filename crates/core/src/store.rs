@@ -446,6 +446,12 @@ pub trait Store: Send + Sync + 'static {
         Submitted::NoQueue(append)
     }
 
+    /// Submits several appends in their order, each for itself, as [`Self::submit`] does; the answers are in that order too. A
+    /// store that can queues all of them before it takes the first, so that they are written together.
+    fn submit_all(&self, log: &LogName, appends: Vec<Append>) -> Vec<Submitted> {
+        appends.into_iter().map(|append| self.submit(log, append)).collect()
+    }
+
     /// Reads a page of events. To go on, read again [`continued`](Read::continued) from [`Page::next`].
     ///
     /// # Errors

@@ -466,8 +466,7 @@ impl EmbeddedStore {
         Ok(log)
     }
 
-    /// Hands a job to the writer of a log, to be waited for. A log that was closed meanwhile has been replaced,
-    /// unless the store has been closed. `here`: as in [`Log::submit`].
+    /// Hands a job to the writer of a log, to be waited for. `here`: as in [`Log::submit`].
     fn submit<T>(
         &self,
         name: &LogName,
@@ -476,13 +475,22 @@ impl EmbeddedStore {
         here: bool,
     ) -> Result<Answered<T>> {
         let (answer, answered) = oneshot::channel();
-        let mut job = job(answer);
+        self.hand_over([job(answer)], log, here)?;
+        Ok(Answered { answered, log: name.clone() })
+    }
+
+    /// Hands jobs to the writer of a log. One that was closed meanwhile has been replaced, unless the store has been closed.
+    fn hand_over<J: IntoIterator<Item = Job>>(
+        &self,
+        mut jobs: J,
+        log: impl Fn() -> Result<Arc<Log>>,
+        here: bool,
+    ) -> Result<()> {
         loop {
-            let log = log()?;
-            match log.submit(job, here) {
-                Ok(()) => return Ok(Answered { answered, log: name.clone() }),
+            match log()?.submit(jobs, here) {
+                Ok(()) => return Ok(()),
                 Err((error, None)) => return Err(error),
-                Err((_, Some(back))) => job = back,
+                Err((_, Some(back))) => jobs = back,
             }
             self.check_open()?;
         }
@@ -491,10 +499,35 @@ impl EmbeddedStore {
     /// Prepares an append on this thread, beside the writer: limits, salts, commitments. Then queues it.
     fn queue_append(&self, name: &LogName, append: Append, here: bool) -> Result<QueuedAppend> {
         let prepared = Prepared::with_threads(append, &self.settings.limits, preparing_threads())?;
-        let unmade = self.log(name)?.check_exists().is_err();
-        let forget = unmade.then(|| Unmade { logs: self.logs.clone(), name: name.clone() });
+        let _forget = self.if_unmade(name)?;
         let job = |answer| Job::Append(prepared, answer);
-        Ok(QueuedAppend { answered: self.submit(name, job, || self.log(name), here)?, _forget: forget })
+        Ok(QueuedAppend { answered: self.submit(name, job, || self.log(name), here)?, _forget })
+    }
+
+    /// The same of several, which are in the queue before the first is taken from it.
+    fn queue_appends(&self, name: &LogName, appends: Vec<Append>) -> Vec<Result<QueuedAppend>> {
+        let mut jobs = Vec::with_capacity(appends.len());
+        let mut queue = |append| {
+            let prepared = Prepared::with_threads(append, &self.settings.limits, preparing_threads())?;
+            let _forget = self.if_unmade(name)?;
+            let (answer, answered) = oneshot::channel();
+            jobs.push(Job::Append(prepared, answer));
+            Ok(QueuedAppend { answered: Answered { answered, log: name.clone() }, _forget })
+        };
+        let queued: Vec<Result<QueuedAppend>> = appends.into_iter().map(&mut queue).collect();
+        if jobs.is_empty() {
+            return queued;
+        }
+        match self.hand_over(jobs, || self.log(name), false) {
+            Ok(()) => queued,
+            Err(error) => queued.into_iter().map(|queued| queued.and(Err(error.clone()))).collect(),
+        }
+    }
+
+    /// What lets go of the log again if it is not there and an append does not make it.
+    fn if_unmade(&self, name: &LogName) -> Result<Option<Unmade>> {
+        let unmade = self.log(name)?.check_exists().is_err();
+        Ok(unmade.then(|| Unmade { logs: self.logs.clone(), name: name.clone() }))
     }
 
     /// Waits until the log holds more than `size` events or the time is up.
@@ -614,6 +647,18 @@ impl<T> Future for Answered<T> {
 struct QueuedAppend {
     answered: Answered<Appended>,
     _forget: Option<Unmade>,
+}
+
+impl QueuedAppend {
+    fn submitted(queued: Result<Self>) -> Submitted {
+        match queued {
+            Ok(queued) => Submitted::Queued(Pending::new(async move {
+                let queued = queued;
+                queued.answered.await
+            })),
+            Err(error) => Submitted::Refused(error),
+        }
+    }
 }
 
 /// Lets go of a log that an append was to make and did not, also if the append's future is dropped.
@@ -766,13 +811,11 @@ impl Store for EmbeddedStore {
     }
 
     fn submit(&self, log: &LogName, append: Append) -> Submitted {
-        match self.queue_append(log, append, false) {
-            Ok(queued) => Submitted::Queued(Pending::new(async move {
-                let queued = queued;
-                queued.answered.await
-            })),
-            Err(error) => Submitted::Refused(error),
-        }
+        QueuedAppend::submitted(self.queue_append(log, append, false))
+    }
+
+    fn submit_all(&self, log: &LogName, appends: Vec<Append>) -> Vec<Submitted> {
+        self.queue_appends(log, appends).into_iter().map(QueuedAppend::submitted).collect()
     }
 
     fn read<'a>(&'a self, log: &'a LogName, read: &'a Read) -> BoxFuture<'a, Result<Page>> {

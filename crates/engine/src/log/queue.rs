@@ -99,27 +99,33 @@ const THREADS_MAX: usize = 2;
 const WAKE_BYTES: usize = 64 << 10;
 
 impl Log {
-    /// Hands something to the writer. With `here`, for a thread that may wait, the work is done by this thread if
-    /// nobody else is at it: then the answer is there when this returns.
+    /// Hands something to the writer, all of it before any is taken. With `here`, for a thread that may wait, the work is
+    /// done by this thread if nobody else is at it: then the answer is there when this returns.
     ///
     /// # Errors
-    /// The job comes back if the log has been closed: the store may have put another in its place.
-    pub(crate) fn submit(self: &Arc<Self>, job: Job, here: bool) -> Result<(), (Error, Option<Job>)> {
+    /// The jobs come back if the log has been closed: the store may have put another in its place.
+    pub(crate) fn submit<J: IntoIterator<Item = Job>>(
+        self: &Arc<Self>,
+        jobs: J,
+        here: bool,
+    ) -> Result<(), (Error, Option<J>)> {
         if let Some(error) = &self.read_only {
             return Err((error.clone(), None));
         }
         self.settings.check_stopped().map_err(|error| (error, None))?;
         let Some(writer) = self.writer().map_err(|error| (error, None))? else {
-            return Err((closed(), Some(job)));
+            return Err((closed(), Some(jobs)));
         };
         let mut queue = lock(&self.queue);
         if queue.closing {
-            return Err((closed(), Some(job)));
+            return Err((closed(), Some(jobs)));
         }
-        if let Job::Append(prepared, _) = &job {
-            queue.bytes += prepared.bytes_max();
+        for job in jobs {
+            if let Job::Append(prepared, _) = &job {
+                queue.bytes += prepared.bytes_max();
+            }
+            queue.jobs.push_back(job);
         }
-        queue.jobs.push_back(job);
         if here {
             drop(queue);
             // Who is drafting now looks at the queue again.

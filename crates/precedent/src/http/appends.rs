@@ -9,7 +9,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use futures_util::future::BoxFuture;
 use precedent_core::{Append, Appended, Error, ErrorKind, LogName, Result, wire};
 use reqwest::{Method, header};
 use tokio::runtime::Handle;
@@ -103,14 +102,19 @@ struct Next<'a> {
 
 impl Drop for Next<'_> {
     fn drop(&mut self) {
-        let batch = self.shared.next(self.log);
-        if !batch.is_empty() {
-            let (shared, log) = (self.shared.clone(), self.log.clone());
-            self.shared.runtime.spawn(async move {
-                let _next = Next { shared: &shared, log: &log };
-                shared.send_all(&log, batch).await;
-            });
+        let mut batch = self.shared.next(self.log);
+        if batch.is_empty() {
+            return;
         }
+        let (shared, log) = (self.shared.clone(), self.log.clone());
+        self.shared.runtime.spawn(async move {
+            while !batch.is_empty() {
+                shared.send_all(&log, batch).await;
+                // Whoever was answered has more to append, nearly always: then it goes with this request and not behind it.
+                tokio::task::yield_now().await;
+                batch = shared.next(&log);
+            }
+        });
     }
 }
 
@@ -159,33 +163,31 @@ impl Shared {
     }
 
     /// Sends these in one request and tells each what came of it.
-    fn send_all<'a>(&'a self, log: &'a LogName, mut batch: Vec<Waiting>) -> BoxFuture<'a, ()> {
-        Box::pin(async move {
-            if batch.len() == 1 {
-                let Waiting { body, answer } = batch.remove(0);
-                let _ = answer.send(self.send_one(log, body).await);
-                return;
-            }
-            let body = wire::join_appends(batch.iter().map(|waiting| &waiting.body[..]));
-            let request = self
-                .connection
-                .log_request(Method::POST, log, "appends")
-                .header(header::CONTENT_TYPE, wire::APPENDS_MEDIA_TYPE)
-                .body(body);
-            let answer = self.connection.send(request, Effect::Writes, LIST_BYTES_MAX).await;
-            let answers = answer.and_then(|answer| self.connection.appended_each(&answer.body, batch.len()));
-            match answers {
-                Ok(answers) => {
-                    for (waiting, answer) in batch.into_iter().zip(answers) {
-                        let _ = waiting.answer.send(answer);
-                    }
-                }
-                Err(error) => {
-                    for waiting in batch {
-                        let _ = waiting.answer.send(Err(error.clone()));
-                    }
+    async fn send_all(&self, log: &LogName, mut batch: Vec<Waiting>) {
+        if batch.len() == 1 {
+            let Waiting { body, answer } = batch.remove(0);
+            let _ = answer.send(self.send_one(log, body).await);
+            return;
+        }
+        let body = wire::join_appends(batch.iter().map(|waiting| &waiting.body[..]));
+        let request = self
+            .connection
+            .log_request(Method::POST, log, "appends")
+            .header(header::CONTENT_TYPE, wire::APPENDS_MEDIA_TYPE)
+            .body(body);
+        let answer = self.connection.send(request, Effect::Writes, LIST_BYTES_MAX).await;
+        let answers = answer.and_then(|answer| self.connection.appended_each(&answer.body, batch.len()));
+        match answers {
+            Ok(answers) => {
+                for (waiting, answer) in batch.into_iter().zip(answers) {
+                    let _ = waiting.answer.send(answer);
                 }
             }
-        })
+            Err(error) => {
+                for waiting in batch {
+                    let _ = waiting.answer.send(Err(error.clone()));
+                }
+            }
+        }
     }
 }

@@ -303,21 +303,22 @@ async fn record(app: &Arc<App>, log: LogName, append: Append, received: Received
         drop(held);
         appended
     } else {
-        submit(app, &log, append, held).await
+        let submitted = app.store.submit(&log, append);
+        answer_of(app, &log, submitted, held).await
     }?;
     app.metrics.appended(&appended);
     let body = serde_json::to_vec(&appended).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
     Ok(text(200, "application/json", body))
 }
 
-/// Puts an append into the store's queue, before this is awaited. Where there is no queue it begins when it is.
-fn submit<'a>(
+/// What comes of an append that was submitted. Where the store has no queue it begins when this is awaited.
+fn answer_of<'a>(
     app: &'a Arc<App>,
     log: &LogName,
-    append: Append,
+    submitted: Submitted,
     held: Held,
 ) -> BoxFuture<'a, precedent_core::Result<Appended>> {
-    match app.store.submit(log, append) {
+    match submitted {
         Submitted::Queued(pending) => Box::pin(HeardOut(Some((pending, held)))),
         Submitted::Refused(error) => Box::pin(std::future::ready(Err(error))),
         Submitted::NoQueue(append) => Box::pin(in_a_task(app, log.clone(), append, held)),
