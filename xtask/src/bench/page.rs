@@ -37,7 +37,7 @@ const READERS: [&str; 9] = [
 type Make = fn(&Measured) -> String;
 
 /// Every table there is.
-const TABLES: [(&str, Make); 8] = [
+const TABLES: [(&str, Make); 9] = [
     ("about", about),
     ("appends in process", |measured| rates(measured, &IN_PROCESS)),
     ("appends through a server", |measured| rates(measured, &SERVERS)),
@@ -45,6 +45,7 @@ const TABLES: [(&str, Make); 8] = [
     ("sizes", sizes),
     ("reads", reads),
     ("packing", packing),
+    ("aims", aims),
     ("behind", behind),
 ];
 
@@ -231,6 +232,64 @@ fn packing(measured: &Measured) -> String {
     }
 }
 
+/// What was to be reached, in process: the share of the bare loop, a time in microseconds, events a second, or bytes.
+const AIMS: [(&str, &str, &str, f64); 11] = [
+    ("precedent", "1 appender", "of bare", 0.95),
+    ("precedent", "64 appenders", "of bare", 0.8),
+    ("precedent", "batches of 100", "of bare", 0.45),
+    ("precedent", "batches of 100, 4 in flight", "of bare", 0.7),
+    ("precedent", "batches of 1000", "of bare", 0.25),
+    ("precedent", "batches of 1000, 4 in flight", "of bare", 0.45),
+    ("precedent", "stream of 1000", "us", 600.0),
+    ("precedent", "type at 1 %", "us", 10_000.0),
+    ("precedent", "scan", "events/s", 4_000_000.0),
+    ("precedent", "open, clean", "us", 100_000.0),
+    ("precedent-packed", "bytes an event", "bytes", 600.0),
+];
+/// The same through the server: what it was to reach of a peer.
+const AIMS_BESIDE: [(&str, &str, f64); 7] = [
+    ("1 appender", "redis", 1.0),
+    ("1 appender", "tephra-server", 1.0),
+    ("64 appenders", "tephra-server", 1.5),
+    ("batches of 100", "redis", 1.0),
+    ("batches of 100, 4 in flight", "redis", 1.0),
+    ("batches of 1000", "redis", 1.0),
+    ("batches of 1000, 4 in flight", "redis", 1.0),
+];
+
+fn aims(measured: &Measured) -> String {
+    let in_process = AIMS.iter().filter_map(|(system, workload, kind, aim)| {
+        let unit = if *kind == "of bare" { "events/s" } else { kind };
+        let row = find(measured, system, workload, EVENT_BYTES, unit)?;
+        let (reached, more_is_better) = match *kind {
+            "of bare" => (row.ratio_to_bare?, true),
+            "events/s" => (row.median, true),
+            _ => (row.median, false),
+        };
+        let shown = |value: f64| match *kind {
+            "of bare" => format!("{value:.2} of bare"),
+            "events/s" => format!("{}/s", grouped(value)),
+            "us" => time(value),
+            _ => format!("{} B", grouped(value)),
+        };
+        let is_met = if more_is_better { reached >= *aim } else { reached <= *aim };
+        Some([(*workload).to_owned(), named(system), shown(*aim), shown(reached), yes(is_met)].to_vec())
+    });
+    let beside = AIMS_BESIDE.iter().filter_map(|(workload, peer, aim)| {
+        let rate = |system: &str| Some(find(measured, system, workload, EVENT_BYTES, "events/s")?.median);
+        let reached = rate("precedent-server")? / rate(peer)?;
+        let shown = |value: f64| format!("{value:.2} of {peer}");
+        let ours = named("precedent-server");
+        Some([(*workload).to_owned(), ours, shown(*aim), shown(reached), yes(reached >= *aim)].to_vec())
+    });
+    let head = ["workload", "system", "aim", "reached", "met"].map(str::to_owned);
+    table(&head, &in_process.chain(beside).collect::<Vec<_>>())
+}
+
+fn yes(is_met: bool) -> String {
+    if is_met { "yes" } else { "no" }.to_owned()
+}
+
 /// Everything a peer does better than Precedent in the same place.
 fn behind(measured: &Measured) -> String {
     let head = ["workload", "peer", "its figure", "ours", "times better", "why"].map(str::to_owned);
@@ -243,7 +302,11 @@ fn behind(measured: &Measured) -> String {
     for (workload, unit) in rated.chain(read) {
         for (ours, peers) in PEERS {
             // What the files take up is one figure, whoever reads them.
-            let ours = if unit == "bytes" { "precedent" } else { ours };
+            let ours = match unit {
+                "bytes" if ours == EACH => continue,
+                "bytes" => "precedent",
+                _ => ours,
+            };
             let Some(our) = find(measured, ours, &workload, EVENT_BYTES, unit) else { continue };
             for peer in peers {
                 let Some(row) = find(measured, peer, &workload, EVENT_BYTES, unit) else { continue };

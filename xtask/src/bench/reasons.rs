@@ -5,12 +5,11 @@ const TWO_PLACES: &str =
     "entry and data of an event lie apart in a frame: two calls each, where a row or a record is one";
 /// What the server reads from after a restart.
 const UNPACKED: &str = "the server reads packs: 16 KiB are unpacked for each place; the peer keeps what was written, uncompressed";
-const ONE_BY_ONE: &str =
-    "a scan of packs unpacks everything, and a page is asked for when the one before was taken";
+const ONE_BY_ONE: &str = "a scan of packs unpacks everything; the peer keeps what was written, uncompressed";
 /// What opening reads.
-const PROVED: &str = "before anything is answered the marks, the maps, the newest index run and the end of every segment are read and held against each other, some sixty small reads; it reads the head of one file";
+const PROVED: &str = "before anything is answered the marks, the maps, the newest index run and the end of every segment are read and held against each other: some sixty small reads, and after a kill the frames behind the last index run";
 const NOT_PACKED: &str = "before packing, which follows in the background: packed it takes the least of all, as the row below its own shows";
-const CHECKED: &str = "every event is summed, its entry taken apart and copied out of the page cache once";
+const CHECKED: &str = "every event is copied out of the page cache, nearly half of the time, then summed, and its entry taken apart";
 
 /// Workload, peer, and why. A peer that is ahead without a row here is shown all the same.
 const REASONS: &[(&str, &str, &str)] = &[

@@ -72,9 +72,9 @@ pub(super) async fn measure(
         found.beside_packing(folder, place).await?;
     }
     progress.set_message("packing");
-    pack(place, loaded).await?;
+    let is_packed = pack(place, loaded).await?;
     let log = open(place).await?;
-    if packed(place).await? && plan.in_process {
+    if is_packed && plan.in_process {
         found.disk(System::Packed, disk(&log, place).await?);
         found.reads(System::Packed, &log).await?;
     }
@@ -163,11 +163,14 @@ fn packs(path: &Path) -> Result<BTreeSet<(PathBuf, u64)>> {
     looked.map(|()| found).map_err(|error| unreadable(path, &error))
 }
 
-/// Has the log packed: by a writer that is closed, and one that writes nothing is none.
-async fn pack(place: &Path, loaded: Loaded) -> Result<()> {
+/// Has the log packed, all of it: by a writer, and one that writes nothing is none. Answers whether there are packs.
+async fn pack(place: &Path, loaded: Loaded) -> Result<bool> {
     let log = open(place).await?;
     log.append(loaded.other(loaded.events)?).await?;
-    Ok(log.store().close().await?)
+    // Closing goes on with it for a moment only.
+    packed(place).await?;
+    log.store().close().await?;
+    packed(place).await
 }
 
 /// Waits until packing makes no progress any more; answers whether there are packs.
