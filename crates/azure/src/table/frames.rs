@@ -279,6 +279,8 @@ impl TableRemote {
         let mut next = from;
         // The last frame of a full bucket that was not seen. If nothing follows, this is what tells of it.
         let mut missing = None;
+        // Whether the head has said once that there is more than was found from here on.
+        let mut again = false;
         let begun = Instant::now();
         loop {
             let end = (self.bucket_of(next) + 1) << self.bucket_bits;
@@ -289,13 +291,14 @@ impl TableRemote {
             }
             match head {
                 // The bucket is full: go on with the next one.
-                _ if seen == end => next = end,
+                _ if seen == end => (next, again) = (end, false),
+                // The head knows of more. They were committed while the pages were read, which a look behind it shows, or
+                // they are not there.
+                Some(said) if said > seen && (seen > next || !again) => (next, again) = (seen, seen == next),
                 Some(said) if said >= end => {
                     missing = Some(end - 1);
-                    next = end;
+                    (next, again) = (end, false);
                 }
-                // The head knows of more. They were committed while the pages were read, or they are not there.
-                Some(said) if said > seen && seen > next => next = seen,
                 Some(said) if said > seen => {
                     missing = Some(said - 1);
                     break;
