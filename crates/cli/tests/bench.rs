@@ -93,7 +93,8 @@ fn what_is_measured_can_be_chosen_and_people_get_a_table() {
     let table = done.out();
     assert!(table.lines().all(|line| line.chars().count() <= 100), "{table}");
     let of = |system: &str| table.lines().filter(|line| line.contains(system)).count();
-    assert_eq!(table.lines().filter(|line| line.starts_with("batches of 100 ")).count(), 2, "{table}");
+    assert_eq!(table.lines().filter(|line| line.starts_with("batches of 100 ")).count(), 3, "{table}");
+    assert_eq!(of(" hashes "), 1, "{table}");
     assert_eq!((of("precedent-server  "), of("scan")), (0, 0), "{table}");
     assert!(table.contains("medians of 2 rounds"), "{table}");
 }

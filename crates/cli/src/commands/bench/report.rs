@@ -116,8 +116,10 @@ impl Table {
                 "bytes, for all that wait at once, and does nothing else; 'precedent' computes commitments and".into(),
             );
             lines.push(
-                "tree besides; 'precedent-server' is the same over HTTP, client and server on this machine"
-                    .into(),
+                "tree besides, which 'hashes' does alone, recording nothing; 'precedent-server' is the same over".into(),
+            );
+            lines.push(
+                "HTTP, client and server on this machine, '-each' with a client for every appender".into(),
             );
         }
         lines
@@ -129,7 +131,7 @@ fn time_of(micros: f64) -> String {
 }
 
 fn line([workload, system, bytes, rate, ratio, median, p99]: [&str; 7]) -> String {
-    let line = format!("{workload:<28} {system:<17} {bytes:>7} {rate:>12} {ratio:>8} {median:>10} {p99:>10}");
+    let line = format!("{workload:<28} {system:<21} {bytes:>7} {rate:>10} {ratio:>8} {median:>9} {p99:>10}");
     line.trim_end().to_owned()
 }
 
