@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use precedent_core::{
     Append, Appended, Condition, Error, ErrorKind, Event, ExpectedVersion, Log, LogName, Pending, Position,
-    Result, Status, Store, Version,
+    Result, Status, Store, Submitted, Version,
 };
 
 use crate::EmbeddedStore;
@@ -61,6 +61,34 @@ fn expecting(id: &str, version: u64) -> Append {
 
 fn position(answer: Result<Appended>) -> u64 {
     answer.unwrap().events[0].position.0
+}
+
+#[test]
+fn appends_submitted_together_are_one_frame_and_each_has_an_answer_of_its_own() {
+    let stage = Stage::new();
+    let name = LogName::default();
+    let frames = |stage: &Stage| block_on(stage.log.head()).unwrap().frames;
+    let before = frames(&stage);
+    let nothing = Append::new([]);
+    let appends =
+        vec![expecting("a", 0), nothing, expecting("b", 1), expecting("late", 1), expecting("c", 2)];
+    let mut answers = stage.store.submit_all(&name, appends).into_iter().map(|submitted| match submitted {
+        Submitted::Queued(pending) => block_on(pending),
+        Submitted::Refused(error) => Err(error),
+        Submitted::NoQueue(_) => panic!("it has a queue"),
+    });
+    let mut next = || answers.next().expect("an answer for each");
+    assert_eq!(position(next()), 1);
+    assert_eq!(next().unwrap_err().kind(), ErrorKind::Invalid);
+    assert_eq!(position(next()), 2);
+    assert_eq!(next().unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(position(next()), 3);
+    assert_eq!(frames(&stage), before + 1, "all of them were in the queue before the first was taken");
+    // A closed store refuses each of them.
+    block_on(stage.store.close()).unwrap();
+    let refused = stage.store.submit_all(&name, vec![expecting("d", 3), expecting("e", 4)]);
+    assert_eq!(refused.len(), 2);
+    assert!(refused.iter().all(|submitted| matches!(submitted, Submitted::Refused(_))));
 }
 
 #[test]
