@@ -34,13 +34,13 @@
 //! Invariants: a frame is written only after the sync of the one before it; nothing is published or answered
 //! before its sync; whatever is derived is checked before it is believed, and can be deleted.
 
-mod ahead;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]
 mod crash_tests;
 #[cfg(test)]
 mod damage_tests;
+mod helpers;
 mod index;
 mod io;
 mod kept;
@@ -56,6 +56,7 @@ mod pack_tests;
 mod packer;
 #[cfg(test)]
 mod packing_beside_tests;
+mod page;
 #[cfg(test)]
 mod pipeline_tests;
 #[cfg(test)]

@@ -11,7 +11,6 @@
 
 mod queue;
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
@@ -22,8 +21,7 @@ use precedent_core::frame::{Chained, Frame};
 use precedent_core::sequencer::{LogState, Prepared};
 use precedent_core::store::{Finding, Severity, Usage, beyond};
 use precedent_core::{
-    Damage, Direction, Error, ErrorKind, FrameId, Head, LogId, LogName, Page, Position, Read, Result, Time,
-    TimeField,
+    Direction, Error, ErrorKind, FrameId, Head, LogId, LogName, Page, Position, Read, Result, Time, TimeField,
 };
 
 use crate::Settings;
@@ -34,6 +32,7 @@ use crate::io::{Io, Mode};
 use crate::look::look;
 use crate::meta::{LogMeta, Mark, PUBLISHED_FILE};
 use crate::mirror::Mirrored;
+use crate::page::{self, PAGE_BYTES, PageBuilder};
 use crate::reader::FrameReader;
 use crate::recovery::{self, Tail};
 use crate::segment::Segments;
@@ -42,17 +41,8 @@ use crate::writer::Writer;
 use self::queue::Queue;
 pub(crate) use self::queue::{Answer, DeviceTurn, Room};
 
-/// Events in a page at most.
-const PAGE_EVENTS: usize = 1_000;
 /// How often a directory is listed again because of what was packed meanwhile.
 const LOOKS_MAX: usize = 4;
-/// Bytes of entries and data in a page, about.
-const PAGE_BYTES: usize = 4 << 20;
-/// Bytes that are looked at for one page, about, matching or not.
-const PAGE_EXAMINED_BYTES: usize = 64 << 20;
-
-/// Candidates that are looked up before the first of them is read: what lies close together is read together.
-const CANDIDATES: usize = 256;
 /// A read of everything reads ahead if it wants at least so many events.
 const READ_AHEAD_EVENTS: usize = 100;
 
@@ -83,7 +73,7 @@ pub(crate) struct Log {
     pub(crate) io: Arc<dyn Io>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) id: LogId,
-    pub(crate) segments: Segments,
+    pub(crate) segments: Arc<Segments>,
     pub(crate) index: RwLock<Arc<Index>>,
     published: RwLock<Published>,
     queue: Mutex<Queue>,
@@ -230,7 +220,7 @@ impl Log {
             io,
             settings,
             id,
-            segments,
+            segments: Arc::new(segments),
             index: RwLock::new(Arc::new(index)),
             published: RwLock::new(published),
             queue: Mutex::default(),
@@ -450,12 +440,7 @@ impl Log {
                 high = high.min(self.end_recorded_before(until, size));
             }
         }
-        let mut page = PageBuilder {
-            page: Page { events: Vec::new(), damaged: Vec::new(), next: None, size },
-            events_max: read.limit.unwrap_or(usize::MAX).min(PAGE_EVENTS),
-            bytes: 0,
-            examined: 0,
-        };
+        let mut page = PageBuilder::new(read.limit.unwrap_or(usize::MAX), size);
         let forward = read.direction == Direction::Forward;
         let next = |position: u64| if forward { position.checked_add(1) } else { position.checked_sub(1) };
         let mut at = if forward { Some(low) } else { high.checked_sub(1) };
@@ -463,16 +448,13 @@ impl Log {
         // A few events are not worth reading ahead for.
         let sequential = cursor.is_none() && forward && page.events_max >= READ_AHEAD_EVENTS;
         let mut reader = FrameReader::new(&self.segments, sequential);
-        if cursor.is_none() {
-            let left = usize::try_from(high.saturating_sub(low)).unwrap_or(usize::MAX);
-            let events = page.events_max.min(left);
-            page.page.events.reserve(events);
-            reader.plan_to(low + events as u64);
-        }
-        let mut candidates = VecDeque::with_capacity(CANDIDATES);
-        'page: while !page.is_full() {
+        while !page.is_full() {
+            // All that the page may hold are looked up before the first of them is read: what lies close together is
+            // read together.
+            let wanted = page.events_max - page.page.events.len();
+            let mut candidates =
+                Vec::with_capacity(wanted.min(usize::try_from(high.saturating_sub(low)).unwrap_or(wanted)));
             let mut seek = at.filter(|at| (low..high).contains(at));
-            let wanted = CANDIDATES.min(page.events_max - page.page.events.len());
             while let Some(from) = seek.filter(|_| candidates.len() < wanted) {
                 let candidate = match &mut cursor {
                     None => Some(from),
@@ -488,31 +470,34 @@ impl Log {
                     },
                 };
                 let Some(position) = candidate.filter(|c| (low..high).contains(c)) else { break };
-                candidates.push_back(position);
+                candidates.push(position);
                 seek = next(position).filter(|at| (low..high).contains(at));
             }
             if candidates.is_empty() {
                 break;
             }
-            if !sequential {
-                reader.plan(candidates.iter().copied());
-            }
-            while let Some(position) = candidates.pop_front() {
-                at = next(position);
-                page.examine(&mut reader, Position(position), read);
+            let bytes_max = PAGE_BYTES.saturating_sub(page.bytes).max(1);
+            let examined = page::examine_all(&self.segments, &mut reader, &candidates, read, bytes_max);
+            page.page.events.reserve(examined.iter().map(|examined| examined.events.len()).sum());
+            let mut taken = 0;
+            for examined in examined {
+                taken += page.take(examined);
                 if page.is_full() {
-                    let rest = at.filter(|at| (low..high).contains(at));
-                    let more = rest.filter(|at| {
-                        // Whoever reads to the end need not ask again to hear that there is nothing.
-                        !candidates.is_empty()
-                            || cursor.as_mut().is_none_or(|cursor| match cursor.seek(*at, read.direction) {
-                                Ok(found) => found.is_some_and(|found| (low..high).contains(&found)),
-                                Err(_) => true,
-                            })
-                    });
-                    page.page.next = more.map(|_| Position(position));
-                    break 'page;
+                    break;
                 }
+            }
+            let last = candidates[taken - 1];
+            at = next(last);
+            if page.is_full() {
+                let rest = at.filter(|at| (low..high).contains(at));
+                let more = rest.filter(|at| {
+                    // Whoever reads to the end need not ask again to hear that there is nothing.
+                    cursor.as_mut().is_none_or(|cursor| match cursor.seek(*at, read.direction) {
+                        Ok(found) => found.is_some_and(|found| (low..high).contains(&found)),
+                        Err(_) => true,
+                    })
+                });
+                page.page.next = more.map(|_| Position(last));
             }
         }
         Ok(page.page)
@@ -646,51 +631,6 @@ fn next_recorded(events: &mut FrameReader<'_>, from: u64, to: u64) -> Option<(u6
         let stored = events.event(Position(at)).ok()?;
         Some((at, Entry::decode(&stored.entry).ok()?.recorded))
     })
-}
-
-struct PageBuilder {
-    page: Page,
-    events_max: usize,
-    bytes: usize,
-    examined: usize,
-}
-
-impl PageBuilder {
-    fn examine(&mut self, events: &mut FrameReader<'_>, position: Position, read: &Read) {
-        let stored = match events.event(position) {
-            Ok(stored) => stored,
-            Err(error) => return self.page.damaged.push(Damage { position, error }),
-        };
-        let stored_bytes = stored.entry.len() + stored.parts.len();
-        self.examined += stored_bytes;
-        match events.decode(stored) {
-            Ok(recorded) if recorded.position != position => {
-                let error = Error::damaged(format!(
-                    "position {position}: the entry there says {}",
-                    recorded.position
-                ));
-                self.page.damaged.push(Damage { position, error });
-            }
-            Ok(recorded) if read.wants(&recorded) => {
-                // Content can be more than what is stored of it.
-                let data = recorded.event.data().map_or(0, |data| data.len());
-                self.bytes += stored_bytes.max(recorded.entry.len() + data);
-                self.page.events.push(recorded);
-            }
-            Ok(_) => {}
-            Err(error) => {
-                let error = Error::damaged(format!("position {position}: {error}"));
-                self.page.damaged.push(Damage { position, error });
-            }
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.page.events.len() >= self.events_max
-            || self.page.damaged.len() >= PAGE_EVENTS
-            || self.bytes >= PAGE_BYTES
-            || self.examined >= PAGE_EXAMINED_BYTES
-    }
 }
 
 pub(crate) fn closed() -> Error {

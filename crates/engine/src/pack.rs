@@ -367,9 +367,9 @@ impl OpenPack {
         (self.pack.first_segment, self.pack.last_segment, number)
     }
 
-    /// Bytes of a block, unpacked.
-    pub(crate) fn unpacked_len(&self, number: usize) -> usize {
-        self.blocks[number].unpacked as usize
+    /// The first position of the block that holds a position.
+    pub(crate) fn block_start(&self, position: Position) -> u64 {
+        self.blocks[self.block_of(position)].first_position
     }
 
     /// Where a block begins in the file.
@@ -551,9 +551,12 @@ impl Unpacker {
         })
     }
 
-    /// Lets go of what was read: it may be of another log.
-    pub(crate) fn forget(&mut self) {
+    /// For whoever reads next, maybe another log.
+    pub(crate) fn used_again(mut self, sequential: bool) -> Self {
         self.of = None;
+        self.ahead = if sequential { AHEAD_BYTES } else { 0 };
+        self.until = u64::MAX;
+        self
     }
 
     /// From now on reads ahead no further than this block.

@@ -93,26 +93,29 @@ fn open(io: Arc<dyn Io>, access: Access) -> EmbeddedStore {
 const EVENTS: u64 = 200;
 const BAD: u64 = 100;
 
-/// A log of frames of one event each, all of them in one file.
-fn filled() -> FaultyIo {
-    filled_from(0)
-}
-
-fn filled_from(seed: u64) -> FaultyIo {
+/// A log of frames of so many events each, all of them in one file.
+fn filled(batch: usize) -> FaultyIo {
     let io = FaultyIo::default();
     let store = open(Arc::new(io.clone()), Access::ReadWrite);
-    for i in 0..EVENTS {
-        append(&store, vec![event(&format!("e{i}"), noise(seed + i, 3_000))]).unwrap();
+    let events: Vec<Event> = (0..EVENTS).map(|i| event(&format!("e{i}"), noise(i, 3_000))).collect();
+    for events in events.chunks(batch) {
+        append(&store, events.to_vec()).unwrap();
     }
     block_on(store.close()).unwrap();
     io
 }
 
 /// Reads everything where the stored bytes of one event cannot be read; answers the positions that are named.
-fn named(io: &FaultyIo, packed: bool) -> Vec<u64> {
+fn named(io: &FaultyIo, packed: bool, read: &Read) -> Vec<u64> {
     let log = open(Arc::new(io.clone()), Access::ReadOnly).log(&LogName::default()).unwrap();
     let (end, at) = match log.segments.locate(BAD).unwrap() {
-        EventPlace::Frame(place) => (".seg", place.offset + 1_024),
+        EventPlace::Frame(place) => {
+            let mut bytes = vec![0; 1 << 20];
+            log.segments.file(place.segment).unwrap().read_at(&mut bytes, 0).unwrap();
+            let data = noise(BAD, 3_000);
+            let at = bytes.windows(64).position(|window| window == &data[1_000..1_064]);
+            (".seg", at.expect("it is there") as u64)
+        }
         EventPlace::Pack(pack) => {
             let open = log.segments.open_pack(&pack).unwrap();
             (".pack", open.block_offset(open.block_of(Position(BAD))) + 64)
@@ -121,7 +124,7 @@ fn named(io: &FaultyIo, packed: bool) -> Vec<u64> {
     assert_eq!(end == ".pack", packed);
     drop(log);
     let store = open(Arc::new(Unreadable { io: io.clone(), end, bytes: at..at + 512 }), Access::ReadOnly);
-    let page = block_on(store.read(&LogName::default(), &Read::default())).unwrap();
+    let page = block_on(store.read(&LogName::default(), read)).unwrap();
     assert_eq!(page.events.len() + page.damaged.len(), EVENTS as usize);
     assert!(page.damaged.iter().all(|damage| damage.error.message().contains(end)), "{:?}", page.damaged);
     page.damaged.iter().map(|damage| damage.position.0).collect()
@@ -129,34 +132,86 @@ fn named(io: &FaultyIo, packed: bool) -> Vec<u64> {
 
 #[test]
 fn a_place_that_cannot_be_read_hides_no_event_before_it_or_behind_it() {
-    assert_eq!(named(&filled(), false), [BAD]);
+    let typed = Read::matching(Query::event_type("test.happened"));
+    let backward = Read { direction: Direction::Backward, ..Read::default() };
+    for batch in [1, 8, 150] {
+        let io = filled(batch);
+        for read in [&Read::default(), &typed, &backward] {
+            assert_eq!(named(&io, false, read), [BAD], "frames of {batch} events, {read:?}");
+        }
+    }
 }
 
 #[test]
 fn a_place_of_a_pack_that_cannot_be_read_hides_the_events_of_one_block() {
-    let named = named(&packing(filled), true);
+    let named = named(&packing(|| filled(1)), true, &Read::default());
     assert!(named.contains(&BAD) && named.len() <= 6, "{named:?}");
 }
 
+/// Frames of one and of many events, small and large ones, content that repeats, and events too large for many of them to
+/// fit into a page.
+fn mixed(seed: u64) -> (FaultyIo, Vec<Event>) {
+    let io = FaultyIo::default();
+    let store = open(Arc::new(io.clone()), Access::ReadWrite);
+    let mut all = Vec::new();
+    for (round, batch) in [1, 300, 2, 40, 700, 3, 9, 120, 5].into_iter().enumerate() {
+        let first = all.len();
+        let of_batch = (0..batch).map(|i| {
+            let n = (first + i) as u64;
+            let data = match (round, n % 5) {
+                (2 | 5, _) => noise(seed + n, 900_000),
+                (_, 0) => noise(seed, 2_000 + n as usize % 700),
+                _ => noise(seed + n, n as usize % 1_300),
+            };
+            let ty = if n % 3 == 0 { "test.third" } else { "test.other" };
+            let event = Event::builder("urn:test", n.to_string(), ty).stream(format!("s{}", n % 2));
+            event.data(data).build().unwrap()
+        });
+        let of_batch: Vec<_> = of_batch.collect();
+        append(&store, of_batch.clone()).unwrap();
+        all.extend(of_batch);
+    }
+    block_on(store.close()).unwrap();
+    (io, all)
+}
+
 #[test]
-fn blocks_that_are_unpacked_ahead_are_those_of_the_log_that_is_read() {
-    let seeds = [0, 1_000];
-    let logs = seeds.map(|seed| packing(|| filled_from(seed)));
-    // Both are read at once, so that whoever unpacks for one does so for the other next.
+fn pages_hold_the_same_whoever_helps_to_read_them() {
+    let logs = [packing(|| mixed(0)), packing(|| mixed(10_000)), mixed(20_000)];
+    // All are read at once, so that whoever helps one helps the others next.
     std::thread::scope(|scope| {
-        for (seed, io) in seeds.into_iter().zip(&logs) {
+        for (number, (io, all)) in logs.iter().enumerate() {
             scope.spawn(move || {
-                for round in 0..10 {
-                    let store = open(Arc::new(io.clone()), Access::ReadOnly);
-                    let query =
-                        if round % 2 == 0 { Query::all() } else { Query::event_type("test.happened") };
-                    let direction = if round % 3 == 0 { Direction::Backward } else { Direction::Forward };
-                    let read = Read { direction, ..Read::matching(query) };
-                    let page = block_on(store.read(&LogName::default(), &read)).unwrap();
-                    assert_eq!((page.events.len(), page.damaged.len()), (EVENTS as usize, 0));
-                    for event in page.events {
-                        assert_eq!(event.event.data().unwrap()[..], noise(seed + event.position.0, 3_000));
+                let store = open(Arc::new(io.clone()), Access::ReadOnly);
+                let queries = [Query::all(), Query::event_type("test.third"), Query::stream("s1")];
+                for (round, query) in queries.into_iter().cycle().take(12).enumerate() {
+                    let direction = [Direction::Forward, Direction::Backward][round % 2];
+                    let limit = [None, Some(129), Some(500)][round / 4 % 3];
+                    let mut read = Read { direction, limit, ..Read::matching(query.clone()) };
+                    let mut expected: Vec<_> = (0..).zip(all).filter(|(_, e)| query.matches(e)).collect();
+                    if direction == Direction::Backward {
+                        expected.reverse();
                     }
+                    let mut expected = expected.into_iter();
+                    loop {
+                        let page = block_on(store.read(&LogName::default(), &read)).unwrap();
+                        assert!(page.damaged.is_empty(), "{:?}", page.damaged);
+                        let bytes: usize = page.events.iter().map(|e| e.event.data().unwrap().len()).sum();
+                        assert!(bytes < (4 << 20) + 1_000_000, "log {number}: a page of {bytes} bytes");
+                        for recorded in &page.events {
+                            let (position, event) = expected.next().unwrap();
+                            assert_eq!(
+                                (recorded.position.0, &recorded.event),
+                                (position, event),
+                                "log {number}"
+                            );
+                        }
+                        match page.next {
+                            Some(covered) => read = read.continued(covered),
+                            None => break,
+                        }
+                    }
+                    assert_eq!(expected.next(), None, "log {number}, round {round}");
                 }
             });
         }

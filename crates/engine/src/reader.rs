@@ -2,6 +2,7 @@
 //! stands with earlier events.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
@@ -9,9 +10,8 @@ use precedent_core::extents::Sources;
 use precedent_core::frame::{Chained, Frame, FrameHeader, HEADER_BYTES, Place, Rows, StoredEvent, Walk};
 use precedent_core::{Error, ErrorKind, Position, RecordedEvent, Result};
 
-use crate::ahead::{self, AHEAD_BYTES_MAX, Ahead};
 use crate::io::{IoFile, read_full};
-use crate::pack::{Block, OpenPack, PackFrames, PackedFrame};
+use crate::pack::{Block, OpenPack, PackFrames, PackedFrame, Unpacker};
 use crate::segment::{EventPlace, FramePlace, Segments};
 
 /// Reads events and frames of a log, with the last chunk it read at hand.
@@ -29,10 +29,10 @@ pub(crate) struct FrameReader<'a> {
     /// What will probably be asked for, in this order, and where in that one is.
     planned: Vec<u64>,
     planned_at: usize,
-    /// Of a sequential reader: one position behind what will be asked for.
-    planned_end: u64,
+    /// Of a sequential reader: all that will be asked for.
+    planned_range: Range<u64>,
     current: Option<Current>,
-    ahead: Ahead,
+    unpacker: Option<Unpacker>,
     /// The frames of a pack, where the last one was asked for.
     frames: Option<PackFrames>,
     sources: Option<Box<SourceReader<'a>>>,
@@ -105,17 +105,22 @@ impl Chunk {
 #[derive(Default)]
 pub(crate) struct Spare(Mutex<Vec<Bytes>>);
 
-/// Chunks that are kept, each of at most [`WHOLE_BYTES`].
-const SPARE_MAX: usize = 3;
+/// Chunks that are kept: as many as several threads read for a page, and those of the page before.
+const SPARE_MAX: usize = 24;
+/// Together they have at most so many bytes.
+const SPARE_BYTES_MAX: usize = 8 << 20;
+/// Less than this is as soon had anew.
+const SPARE_BYTES_MIN: usize = 16 << 10;
 
 impl Spare {
     fn take(&self, len: usize) -> BytesMut {
         let mut spare = self.0.lock().unwrap_or_else(|p| p.into_inner());
-        let free = spare.iter().position(Bytes::is_unique).map(|index| spare.swap_remove(index));
+        let fits = |bytes: &Bytes| bytes.len() >= len && bytes.len() / 4 <= len && bytes.is_unique();
+        let free = spare.iter().position(fits).map(|index| spare.swap_remove(index));
         drop(spare);
         match free.map(Bytes::try_into_mut) {
             Some(Ok(mut bytes)) => {
-                bytes.resize(len, 0);
+                bytes.truncate(len);
                 bytes
             }
             _ => BytesMut::zeroed(len),
@@ -123,12 +128,14 @@ impl Spare {
     }
 
     fn put(&self, bytes: Bytes) {
-        if (CHUNK_BYTES / 2..=WHOLE_BYTES).contains(&bytes.len()) {
-            let mut spare = self.0.lock().unwrap_or_else(|p| p.into_inner());
-            if spare.len() == SPARE_MAX {
-                spare.remove(0);
-            }
-            spare.push(bytes);
+        if bytes.len() < SPARE_BYTES_MIN {
+            return;
+        }
+        let mut spare = self.0.lock().unwrap_or_else(|p| p.into_inner());
+        spare.push(bytes);
+        let mut all: usize = spare.iter().map(Bytes::len).sum();
+        while all > SPARE_BYTES_MAX || spare.len() > SPARE_MAX {
+            all -= spare.remove(0).len();
         }
     }
 }
@@ -149,6 +156,7 @@ enum Current {
 
 struct CurrentFrame {
     place: FramePlace,
+    whole: bool,
     head: Arc<FrameHead>,
     walk: Walk,
     /// One position behind the frame.
@@ -195,25 +203,38 @@ impl<'a> FrameReader<'a> {
             prelude: Vec::new(),
             planned: Vec::new(),
             planned_at: 0,
-            planned_end: u64::MAX,
+            planned_range: 0..u64::MAX,
             current: None,
-            ahead: Ahead::new(sequential),
+            unpacker: None,
             frames: None,
             sources: None,
         }
     }
 
-    /// Tells what will be asked for, in this order, so that what lies close together is read together.
-    pub(crate) fn plan(&mut self, positions: impl IntoIterator<Item = u64>) {
-        self.ahead.clear();
-        self.planned.clear();
-        self.planned.extend(positions);
-        self.planned_at = 0;
+    /// With what has unpacked other blocks before.
+    pub(crate) fn with_unpacker(mut self, unpacker: Option<Unpacker>) -> Self {
+        self.unpacker = unpacker.map(|unpacker| unpacker.used_again(self.sequential));
+        self
     }
 
-    /// Tells a sequential reader that nothing will be asked for from this position on.
-    pub(crate) fn plan_to(&mut self, end: u64) {
-        self.planned_end = end;
+    pub(crate) fn into_unpacker(self) -> Option<Unpacker> {
+        self.unpacker
+    }
+
+    /// Whether what is asked for lies one behind the other.
+    pub(crate) fn is_sequential(&self) -> bool {
+        self.sequential
+    }
+
+    /// Tells what will be asked for, in this order, so that what lies close together is read together, and no more.
+    pub(crate) fn plan(&mut self, positions: &[u64]) {
+        self.planned_at = 0;
+        self.planned.clear();
+        match (self.sequential, positions) {
+            (true, [first, .., last]) => self.planned_range = *first..last + 1,
+            (true, _) => self.planned_range = 0..u64::MAX,
+            (false, _) => self.planned.extend(positions),
+        }
     }
 
     /// Where the events that others refer to are found.
@@ -299,57 +320,24 @@ impl<'a> FrameReader<'a> {
     fn block(&mut self, pack: &Arc<OpenPack>, position: Position) -> Result<Arc<Block>> {
         let number = pack.block_of(position);
         let key = pack.block_key(number);
-        let mut unpacked = self.ahead.take(key);
-        if unpacked.is_none() {
-            if let Some(block) = self.segments.kept_block(key) {
-                return Ok(block);
-            }
-            // Otherwise this one could not be unpacked ahead, and those behind it were.
-            if ahead::is_helped() && self.ahead.is_empty() {
-                let numbers = self.blocks_from(pack, number, position.0);
-                self.ahead.unpack(pack, numbers)?;
-                unpacked = self.ahead.take(key);
-            }
+        if let Some(block) = self.segments.kept_block(key) {
+            return Ok(block);
         }
-        let block = match unpacked {
-            Some(block) => block,
-            None => Arc::new(self.ahead.block(pack, number)?),
+        let mut unpacker = match self.unpacker.take() {
+            Some(unpacker) => unpacker,
+            None => Unpacker::new(self.sequential)?,
         };
+        if self.sequential {
+            let last = (self.planned_range.end - 1).clamp(position.0, pack.pack.end_position - 1);
+            unpacker.read_through(pack, pack.block_of(Position(last)));
+        }
+        let block = pack.block(number, &mut unpacker).map(Arc::new);
+        self.unpacker = Some(unpacker);
+        let block = block?;
         if !self.sequential {
             self.segments.keep_block(key, &block);
         }
         Ok(block)
-    }
-
-    /// The block of a position and those that will be asked for behind it, as many as are unpacked ahead.
-    fn blocks_from(&mut self, pack: &OpenPack, number: usize, position: u64) -> Vec<usize> {
-        let mut bytes = pack.unpacked_len(number);
-        let mut fits = |number: &usize| {
-            bytes += pack.unpacked_len(*number);
-            bytes <= AHEAD_BYTES_MAX
-        };
-        let mut numbers = vec![number];
-        if self.sequential {
-            let end = self.planned_end.clamp(position + 1, pack.pack.end_position);
-            let last = pack.block_of(Position(end - 1));
-            numbers.extend((number + 1..=last).take_while(fits));
-            return numbers;
-        }
-        let segments = self.segments;
-        for planned in self.behind(position) {
-            if !(pack.pack.first_position..pack.pack.end_position).contains(planned) {
-                break;
-            }
-            let next = pack.block_of(Position(*planned));
-            if numbers.last() == Some(&next) || segments.kept_block(pack.block_key(next)).is_some() {
-                continue;
-            }
-            if !fits(&next) {
-                break;
-            }
-            numbers.push(next);
-        }
-        numbers
     }
 
     /// An event of a block. One that is read by itself is copied: it would keep the whole block in memory.
@@ -372,11 +360,21 @@ impl<'a> FrameReader<'a> {
         ))
     }
 
+    /// Whether a frame is read whole: a small one always, another if half of it will be asked for.
+    fn is_read_whole(&self, place: &FramePlace) -> bool {
+        let wanted = place
+            .next_position
+            .min(self.planned_range.end)
+            .saturating_sub(place.first_position.max(self.planned_range.start));
+        let half = wanted >= (place.next_position - place.first_position) / 2;
+        place.len() <= if self.sequential && half { WHOLE_BYTES } else { SMALL_FRAME_BYTES }
+    }
+
     fn load(&mut self, place: FramePlace) -> Result<CurrentFrame> {
-        let large = !self.sequential && place.len() > SMALL_FRAME_BYTES;
-        let head = match self.segments.kept_head(&place).filter(|_| large) {
+        let whole = self.is_read_whole(&place);
+        let head = match self.segments.kept_head(&place).filter(|_| !whole) {
             Some(head) => head,
-            None if large => {
+            None if !whole => {
                 let head = Arc::new(self.large_head(&place)?);
                 self.segments.keep_head(&place, &head);
                 head
@@ -392,7 +390,7 @@ impl<'a> FrameReader<'a> {
             return Err(Error::damaged("another frame lies where this one should"));
         }
         let (walk, end_position) = (head.rows.walk(), chained.tree_size());
-        Ok(CurrentFrame { place, walk, end_position, head })
+        Ok(CurrentFrame { place, whole, walk, end_position, head })
     }
 
     /// Header and directory of a large frame.
@@ -425,8 +423,7 @@ impl<'a> FrameReader<'a> {
         let index = (position.0 - current.place.first_position) as usize;
         let missing = || Error::damaged("the directory ends before this event");
         let place = current.walk.place(index).ok_or_else(missing)?;
-        let whole_max = if self.sequential { WHOLE_BYTES } else { SMALL_FRAME_BYTES };
-        let (entry, parts) = if current.place.len() <= whole_max {
+        let (entry, parts) = if current.whole {
             let mut bytes = |(at, end): (u64, u64)| self.bytes(&current.place, at, (end - at) as usize);
             (bytes(entry_of(&place))?, bytes(parts_of(&place))?)
         } else {
@@ -458,7 +455,7 @@ impl<'a> FrameReader<'a> {
         }
         let (mut start, mut end) = (at, end);
         let position = place.first_position + index as u64;
-        let following = if self.sequential { position + 1..u64::MAX } else { 0..0 };
+        let following = if self.sequential { position + 1..self.planned_range.end } else { 0..0 };
         let planned = self.behind(position);
         for position in planned.iter().copied().chain(following) {
             let index = position.checked_sub(place.first_position).and_then(|i| usize::try_from(i).ok());
@@ -470,12 +467,20 @@ impl<'a> FrameReader<'a> {
             }
             (start, end) = all;
         }
-        let all = (end - start) as usize;
-        let mut chunk = self.read(place, start, BytesMut::zeroed(all), all)?;
+        let mut all = (end - start) as usize;
+        let mut chunk = match self.read(place, start, self.buffer(all), all) {
+            // What cannot be read may lie beside what was asked for.
+            Err(_) if all > len => {
+                (start, all) = (at, len);
+                self.read(place, start, self.buffer(all), all)?
+            }
+            chunk => chunk?,
+        };
         if all == len {
             // Of an event that is alone nothing is left to hold.
             return Ok(std::mem::take(&mut chunk.bytes));
         }
+        chunk.spare = self.spare();
         let bytes = chunk.get(place.segment, offset, len);
         *held = Some(chunk);
         bytes.ok_or_else(|| Error::damaged("a range that does not hold the event it was read for"))
@@ -563,16 +568,12 @@ impl<'a> FrameReader<'a> {
         };
         let least = (from - start) as usize + len;
         self.chunk = None;
-        let spare = self.sequential.then(|| self.segments.spare.clone());
-        let buffer = match &spare {
-            Some(spare) => spare.take(wanted.max(least)),
-            None => BytesMut::zeroed(wanted.max(least)),
-        };
-        let chunk = match self.read(place, start, buffer, least) {
-            // What cannot be read may lie behind what was asked for.
-            Err(_) if wanted > least => self.read(place, start, BytesMut::zeroed(least), least)?,
+        let chunk = match self.read(place, start, self.buffer(wanted.max(least)), least) {
+            // What cannot be read may lie before or behind what was asked for.
+            Err(_) if wanted.max(least) > len => self.read(place, from, self.buffer(len), len)?,
             chunk => chunk?,
         };
+        let spare = self.spare();
         let chunk = self.chunk.insert(chunk);
         chunk.spare = spare;
         chunk
@@ -580,9 +581,23 @@ impl<'a> FrameReader<'a> {
             .ok_or_else(|| Error::damaged("a chunk that does not hold the bytes it was read for"))
     }
 
+    /// Memory to read into.
+    fn buffer(&self, len: usize) -> BytesMut {
+        match self.sequential {
+            true => self.segments.spare.take(len),
+            false => BytesMut::zeroed(len),
+        }
+    }
+
+    /// Where the memory of a chunk goes afterwards.
+    fn spare(&self) -> Option<Arc<Spare>> {
+        self.sequential.then(|| self.segments.spare.clone())
+    }
+
     /// How much a sequential reader reads at once from a frame on: up to where what is planned ends, if that is not far.
     fn planned_from(&self, place: &FramePlace) -> usize {
-        let last = self.planned_end.checked_sub(1).filter(|_| self.planned_end < u64::MAX);
+        let end = self.planned_range.end;
+        let last = end.checked_sub(1).filter(|_| end < u64::MAX);
         let left = match last.map(|last| self.segments.locate(last)) {
             Some(Ok(EventPlace::Frame(last))) if last.segment == place.segment => {
                 last.end.checked_sub(place.offset).and_then(|left| usize::try_from(left).ok())

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 
 use precedent_core::frame::{Chained, FRAME_BYTES_MAX, FrameHeader, SECTOR_BYTES, is_zero, padded};
-use precedent_core::{Error, ErrorKind, LogId, Result};
+use precedent_core::{Error, ErrorKind, LogId, Position, Result};
 
 use crate::io::{Io, IoFile, Mode, read_file, read_full};
 use crate::kept::Kept;
@@ -68,6 +68,8 @@ pub(crate) struct FramePlace {
     /// The next frame's offset, or the end of what is known.
     pub(crate) end: u64,
     pub(crate) first_position: u64,
+    /// The next frame's first position, or the end of what is known.
+    pub(crate) next_position: u64,
     pub(crate) sequence: u64,
 }
 
@@ -108,13 +110,16 @@ impl SegmentMap {
 
     fn place(&self, index: usize) -> FramePlace {
         let slot = self.slots[index];
+        let next = self.slots.get(index + 1);
         let offset = |slot: &Slot| u64::from(slot.sector) * SECTOR_BYTES as u64;
+        let position = |slot: &Slot| self.first_position + u64::from(slot.position);
         FramePlace {
             pack: None,
             segment: self.number,
             offset: offset(&slot),
-            end: self.slots.get(index + 1).map_or(self.end, offset),
-            first_position: self.first_position + u64::from(slot.position),
+            end: next.map_or(self.end, offset),
+            first_position: position(&slot),
+            next_position: next.map_or(self.end_position, position),
             sequence: self.first_sequence + u64::from(slot.sequence),
         }
     }
@@ -680,6 +685,14 @@ impl Segments {
         found.ok_or_else(|| Error::damaged(format!("position {position} is in no frame that can be read")))
     }
 
+    /// Where what is read together with a position begins: the block of a pack, or the frame.
+    pub(crate) fn piece_start(&self, position: u64) -> Result<u64> {
+        Ok(match self.locate(position)? {
+            EventPlace::Frame(place) => place.first_position,
+            EventPlace::Pack(pack) => self.open_pack(&pack)?.block_start(Position(position)),
+        })
+    }
+
     /// The frame with this sequence number, or the first after it.
     pub(crate) fn frame_number(&self, sequence: u64) -> Result<Option<FramePlace>> {
         // What cannot be read of a pack is passed over: its events are named when they are read.
@@ -699,6 +712,7 @@ impl Segments {
                             offset: 0,
                             end: 0,
                             first_position: frame.first.0,
+                            next_position: frame.positions().end,
                             sequence: at,
                         }));
                     }

@@ -1,0 +1,90 @@
+//! Threads that help whoever reads.
+//!
+//! Whoever reads takes shares of the work and never waits for the others: they *help*, and what they have begun and
+//! not finished is done once more. So where the processor is busy nothing is lost. There are a few helpers in a
+//! process, which come when something is read and go when nothing is; starting them for each read would cost as much
+//! as they give.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::pack::Unpacker;
+
+/// A helper whom nobody has asked for so long is gone.
+const HELPER_WAITS: Duration = Duration::from_secs(1);
+
+/// Work that several threads can do at once.
+pub(crate) trait Work: Send + Sync {
+    /// Does shares of it until all are taken. The unpacker, if there is one, has been used for other work.
+    fn help(&self, unpacker: &mut Option<Unpacker>);
+}
+
+struct Helpers {
+    asked: VecDeque<Arc<dyn Work>>,
+    running: usize,
+    idle: usize,
+}
+
+static HELPERS: Mutex<Helpers> = Mutex::new(Helpers { asked: VecDeque::new(), running: 0, idle: 0 });
+static ASKED: Condvar = Condvar::new();
+
+/// There are fewer helpers than processors.
+static HELPERS_MAX: LazyLock<usize> = LazyLock::new(|| {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (processors - 1).min(3)
+});
+
+fn lock() -> MutexGuard<'static, Helpers> {
+    HELPERS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether there can be help at all.
+pub(crate) fn can_be() -> bool {
+    *HELPERS_MAX > 0
+}
+
+/// Asks up to so many to help, as far as they have nothing else to do.
+pub(crate) fn ask(work: &Arc<impl Work + 'static>, wanted: usize) {
+    let mut helpers = lock();
+    for _ in 0..wanted {
+        if helpers.idle <= helpers.asked.len() {
+            if helpers.running >= *HELPERS_MAX {
+                return;
+            }
+            let name = "precedent-read".to_owned();
+            if std::thread::Builder::new().name(name).spawn(help).is_err() {
+                return;
+            }
+            helpers.running += 1;
+            helpers.idle += 1;
+        }
+        helpers.asked.push_back(work.clone());
+        ASKED.notify_one();
+    }
+}
+
+/// Helps until nobody has asked for a while.
+fn help() {
+    let mut unpacker = None;
+    let mut helpers = lock();
+    loop {
+        if let Some(work) = helpers.asked.pop_front() {
+            helpers.idle -= 1;
+            drop(helpers);
+            work.help(&mut unpacker);
+            drop(work);
+            helpers = lock();
+            helpers.idle += 1;
+            continue;
+        }
+        let (guard, waited) =
+            ASKED.wait_timeout(helpers, HELPER_WAITS).unwrap_or_else(PoisonError::into_inner);
+        helpers = guard;
+        if waited.timed_out() && helpers.asked.is_empty() {
+            helpers.running -= 1;
+            helpers.idle -= 1;
+            return;
+        }
+    }
+}
