@@ -238,6 +238,41 @@ async fn an_append_whose_client_has_gone_is_whole() {
     assert_eq!(served.get("/v1/head").await.json()["size"], 1);
 }
 
+#[test]
+fn an_append_that_the_device_holds_up_holds_up_no_other_request() {
+    // The server has two threads, and one of them does the append.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut served = runtime.block_on(serve());
+    served.store.on_this_thread.store(true, Ordering::SeqCst);
+    let client = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    client.block_on(async {
+        for round in 0..20 {
+            served.store.hold_appends();
+            let id = round.to_string();
+            let append = served.post("/v1/append", "application/json", append_of(&id));
+            let others = async {
+                eventually("the append is held", async || {
+                    served.store.appends_begun.load(Ordering::SeqCst) == round + 1
+                })
+                .await;
+                for _ in 0..5 {
+                    assert_eq!(served.get("/healthz").await.status, 200);
+                    assert_eq!(served.get("/v1/head").await.status, 200);
+                }
+                served.store.let_through(1);
+            };
+            let (appended, ()) = tokio::join!(append, others);
+            assert_eq!(appended.status, 200, "{}", appended.text());
+            // Now and then the watch has gone to sleep.
+            if round % 5 == 4 {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+        }
+    });
+    served.stop();
+    runtime.block_on(soon(&mut served.running)).unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn a_shutdown_ends_followers_and_finishes_what_is_under_way() {
     let mut served = serve().await;

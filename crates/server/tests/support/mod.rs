@@ -7,7 +7,7 @@ pub mod proxied;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub struct Trouble {
     /// One permit lets one append through.
     pub gate: Arc<Semaphore>,
     pub appends_begun: Arc<AtomicUsize>,
+    /// Whether whoever appends does it on its own thread.
+    pub on_this_thread: Arc<AtomicBool>,
     pub waiting: Arc<AtomicUsize>,
     pub failing: Arc<Mutex<Option<Error>>>,
 }
@@ -61,6 +63,7 @@ impl Trouble {
             damaged: Arc::default(),
             gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
             appends_begun: Arc::default(),
+            on_this_thread: Arc::default(),
             waiting: Arc::default(),
             failing: Arc::default(),
         }
@@ -112,6 +115,9 @@ impl Store for Trouble {
             self.inner.append(log, append).await
         }
         .boxed()
+    }
+    fn appends_on_this_thread(&self) -> bool {
+        self.on_this_thread.load(Ordering::SeqCst)
     }
     fn read<'a>(&'a self, log: &'a LogName, read: &'a Read) -> BoxFuture<'a, Result<Page>> {
         async move {
