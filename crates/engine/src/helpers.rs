@@ -6,6 +6,7 @@
 //! as they give.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -72,7 +73,10 @@ fn help() {
         if let Some(work) = helpers.asked.pop_front() {
             helpers.idle -= 1;
             drop(helpers);
-            work.help(&mut unpacker);
+            // Whoever asked does it once more, and whoever asks next is helped.
+            if catch_unwind(AssertUnwindSafe(|| work.help(&mut unpacker))).is_err() {
+                unpacker = None;
+            }
             drop(work);
             helpers = lock();
             helpers.idle += 1;
@@ -85,6 +89,47 @@ fn help() {
             helpers.running -= 1;
             helpers.idle -= 1;
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Instant;
+
+    use super::*;
+
+    struct Panics;
+
+    impl Work for Panics {
+        fn help(&self, _: &mut Option<Unpacker>) {
+            panic!("as a defect would");
+        }
+    }
+
+    struct Done(AtomicBool);
+
+    impl Work for Done {
+        fn help(&self, _: &mut Option<Unpacker>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn who_helps_survives_a_panic() {
+        if !can_be() {
+            return;
+        }
+        for _ in 0..8 {
+            ask(&Arc::new(Panics), 3);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let (done, start) = (Arc::new(Done(AtomicBool::new(false))), Instant::now());
+        while !done.0.load(Ordering::SeqCst) {
+            assert!(start.elapsed() < Duration::from_secs(30), "nobody helps any more");
+            ask(&done, 1);
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 }

@@ -476,7 +476,8 @@ impl Log {
             if candidates.is_empty() {
                 break;
             }
-            let bytes_max = PAGE_BYTES.saturating_sub(page.bytes).max(1);
+            // Where little is left, what is not wanted must not use it up: the page ends with what it takes of this.
+            let bytes_max = PAGE_BYTES.saturating_sub(page.bytes).max(PAGE_BYTES / 4);
             let examined = page::examine_all(&self.segments, &mut reader, &candidates, read, bytes_max);
             page.page.events.reserve(examined.iter().map(|examined| examined.events.len()).sum());
             let mut taken = 0;

@@ -554,6 +554,9 @@ impl Unpacker {
     /// For whoever reads next, maybe another log.
     pub(crate) fn used_again(mut self, sequential: bool) -> Self {
         self.of = None;
+        // A large block was read into it, maybe, and who helps keeps it for as long as anything is read.
+        self.stored.truncate(AHEAD_BYTES);
+        self.stored.shrink_to(AHEAD_BYTES);
         self.ahead = if sequential { AHEAD_BYTES } else { 0 };
         self.until = u64::MAX;
         self

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use precedent_core::{Log, LogName, Position, Read, Store};
+use precedent_core::{Direction, Log, LogName, Position, Query, Read, Store};
 
 use crate::crash_tests::{self, DIR, append, block_on, event, noise, packing, read_all};
 use crate::io::faults::{FaultyIo, Held};
@@ -200,4 +200,38 @@ fn a_log_is_verified_while_it_is_packed() {
         assert!(report.is_ok(), "{:?}", report.problems);
         let _ = read_all(&store);
     });
+}
+
+#[test]
+fn a_page_that_is_read_while_another_process_packs_names_no_damage() {
+    for limit in (20..=42).map(|n| n * 10) {
+        let io = FaultyIo::default();
+        // Frames of 40 KB, one in a segment.
+        let frame =
+            |n: u64| (n * 20..n * 20 + 20).map(|i| event(&format!("e{i}"), noise(i, 2_000))).collect();
+        let store = open(&io, 48 << 10);
+        for n in 0..42 {
+            append(&store, frame(n)).unwrap();
+        }
+        block_on(store.close()).unwrap();
+        let options = Options { access: Access::ReadOnly, ..options(48 << 10) };
+        let reader = EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options).unwrap();
+        let before = Some(Position(42 * 20));
+        let query = Query::event_type("test.happened");
+        let read =
+            Read { direction: Direction::Backward, limit: Some(limit), before, ..Read::matching(query) };
+        let page = block_on(reader.read(&LogName::default(), &read)).unwrap();
+        assert_eq!((page.events.len(), page.damaged.len()), (limit, 0));
+        packing(|| {
+            let writer = open(&io, 48 << 10);
+            for n in 100..103 {
+                append(&writer, frame(n)).unwrap();
+            }
+        });
+        assert!(!packs(&io).is_empty());
+        // As a read that looked for what is new a moment before that.
+        let page = reader.log(&LogName::default()).unwrap().read(&read).unwrap();
+        assert!(page.damaged.is_empty(), "{:?}", page.damaged[0]);
+        assert_eq!(page.events.len(), limit);
+    }
 }

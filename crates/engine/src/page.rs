@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use precedent_core::{Damage, Error, Page, Position, Read, RecordedEvent};
+use bytes::Bytes;
+use precedent_core::{Damage, Error, Page, Position, Read, RecordedEvent, TimeField};
 
 use crate::helpers::{self, Work};
 use crate::pack::Unpacker;
@@ -120,9 +121,15 @@ impl Examined {
     /// Reads what is at the next position. Answers how many bytes that were.
     fn examine(&mut self, events: &mut FrameReader<'_>, position: Position, read: &Read) -> usize {
         let (mut stored, mut bytes) = (0, 0);
-        let recorded = events.event(position).and_then(|event| {
+        // Of events among which only some are wanted, those would hold what was read around them.
+        let some = read.by == TimeField::Produced && (read.since.is_some() || read.until.is_some());
+        let recorded = events.event(position).and_then(|mut event| {
             stored = event.entry.len() + event.parts.len();
             bytes = stored;
+            if some {
+                event.entry = Bytes::copy_from_slice(&event.entry);
+                event.parts = Bytes::copy_from_slice(&event.parts);
+            }
             events.decode(event).map_err(|error| Error::damaged(format!("position {position}: {error}")))
         });
         let found = match recorded {
@@ -192,6 +199,8 @@ pub(crate) fn examine_all(
             break;
         }
     }
+    // What a helper still reads, nobody wants.
+    shares.bytes.store(bytes_max, Ordering::Relaxed);
     all
 }
 
@@ -209,7 +218,7 @@ fn examine_some(
     all.events.reserve_exact(positions.len());
     for position in positions {
         let more = all.examine(events, Position(*position), read);
-        if bytes.fetch_add(more, Ordering::Relaxed) + more >= bytes_max {
+        if bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more) >= bytes_max {
             break;
         }
     }

@@ -5,8 +5,9 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use precedent_core::{Direction, Event, LogName, Position, Query, Read, Store};
+use precedent_core::{Direction, Event, LogName, Position, Query, Read, Store, Time, TimeField};
 
 use crate::crash_tests::{self, DIR, append, block_on, event, noise, packing};
 use crate::io::faults::FaultyIo;
@@ -19,11 +20,14 @@ struct Unreadable {
     io: FaultyIo,
     end: &'static str,
     bytes: Range<u64>,
+    reads: Arc<AtomicUsize>,
 }
 
 struct UnreadableFile {
     file: Arc<dyn IoFile>,
     bytes: Range<u64>,
+    /// How often such a file was read.
+    reads: Arc<AtomicUsize>,
 }
 
 impl Io for Unreadable {
@@ -38,7 +42,10 @@ impl Io for Unreadable {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn IoFile>> {
         let file = self.io.open(path, mode)?;
         match path.to_string_lossy().ends_with(self.end) {
-            true => Ok(Arc::new(UnreadableFile { file, bytes: self.bytes.clone() })),
+            true => {
+                let (bytes, reads) = (self.bytes.clone(), self.reads.clone());
+                Ok(Arc::new(UnreadableFile { file, bytes, reads }))
+            }
             false => Ok(file),
         }
     }
@@ -62,6 +69,7 @@ impl Io for Unreadable {
 
 impl IoFile for UnreadableFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         match offset < self.bytes.end && offset + buffer.len() as u64 > self.bytes.start {
             true => Err(io::Error::other("a sector that cannot be read")),
             false => self.file.read_at(buffer, offset),
@@ -123,7 +131,10 @@ fn named(io: &FaultyIo, packed: bool, read: &Read) -> Vec<u64> {
     };
     assert_eq!(end == ".pack", packed);
     drop(log);
-    let store = open(Arc::new(Unreadable { io: io.clone(), end, bytes: at..at + 512 }), Access::ReadOnly);
+    let store = open(
+        Arc::new(Unreadable { io: io.clone(), end, bytes: at..at + 512, reads: Arc::default() }),
+        Access::ReadOnly,
+    );
     let page = block_on(store.read(&LogName::default(), read)).unwrap();
     assert_eq!(page.events.len() + page.damaged.len(), EVENTS as usize);
     assert!(page.damaged.iter().all(|damage| damage.error.message().contains(end)), "{:?}", page.damaged);
@@ -163,7 +174,7 @@ fn mixed(seed: u64) -> (FaultyIo, Vec<Event>) {
                 (_, 0) => noise(seed, 2_000 + n as usize % 700),
                 _ => noise(seed + n, n as usize % 1_300),
             };
-            let ty = if n % 3 == 0 { "test.third" } else { "test.other" };
+            let ty = if n.is_multiple_of(3) { "test.third" } else { "test.other" };
             let event = Event::builder("urn:test", n.to_string(), ty).stream(format!("s{}", n % 2));
             event.data(data).build().unwrap()
         });
@@ -235,6 +246,65 @@ fn a_page_that_ends_with_the_last_match_says_that_there_is_no_more() {
             assert_eq!(page.events.len(), limit);
             let expected = page.events.last().map(|event| event.position).filter(|at| at.0 != last);
             assert_eq!(page.next, expected, "{direction:?}, {limit}");
+        }
+    }
+}
+
+/// Some events in a log of many, of which those produced early are wanted.
+fn produced(first: usize, others: u64, io: &FaultyIo) -> Read {
+    let make = |id: u64, early: bool, data: Vec<u8>| {
+        let time = if early { "2026-01-01T00:00:00Z" } else { "2026-06-01T00:00:00Z" };
+        let event = Event::builder("urn:test", id.to_string(), "test.happened").time(time);
+        event.stream("s").data(data).build().unwrap()
+    };
+    let options = Options { segment_bytes: 64 << 20, ..crash_tests::options() };
+    let store = EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options).unwrap();
+    append(&store, vec![make(0, true, noise(0, first))]).unwrap();
+    let ids: Vec<u64> = (1..others).collect();
+    for batch in ids.chunks(200) {
+        append(&store, batch.iter().map(|id| make(*id, id % 100 == 50, noise(*id, 200))).collect()).unwrap();
+    }
+    block_on(store.close()).unwrap();
+    Read {
+        by: TimeField::Produced,
+        until: Some(Time::from_micros(1_772_323_200_000_000).unwrap()),
+        ..Read::default()
+    }
+}
+
+#[test]
+fn a_page_that_is_nearly_full_is_not_finished_event_by_event() {
+    let reads = |first| {
+        let (io, reads) = (FaultyIo::default(), Arc::<AtomicUsize>::default());
+        let read = produced(first, 4_000, &io);
+        let io = Unreadable { io, end: ".seg", bytes: 0..0, reads: reads.clone() };
+        let store = open(Arc::new(io), Access::ReadOnly);
+        let mut all = 0;
+        for query in [Query::all(), Query::stream("s"), Query::event_type("test.happened")] {
+            let read = Read { query, ..read.clone() };
+            let before = reads.load(Ordering::SeqCst);
+            let page = block_on(store.read(&LogName::default(), &read)).unwrap();
+            assert!(page.events.len() >= 2 && page.damaged.is_empty());
+            all += reads.load(Ordering::SeqCst) - before;
+        }
+        all
+    };
+    let (small, large) = (reads(100), reads((4 << 20) - 1_000));
+    assert!(large < small * 4, "{large} reads instead of {small}");
+}
+
+#[test]
+fn an_event_of_a_page_holds_nothing_of_what_was_read_around_it() {
+    let io = FaultyIo::default();
+    let read = produced(100, 4_000, &io);
+    let store = open(Arc::new(io), Access::ReadOnly);
+    for query in [Query::all(), Query::event_type("test.happened")] {
+        let page = block_on(store.read(&LogName::default(), &Read { query, ..read.clone() })).unwrap();
+        assert_eq!(page.events.len(), 41);
+        for recorded in page.events {
+            let (position, data) = (recorded.position, recorded.event.data().unwrap().clone());
+            drop(recorded);
+            assert!(data.is_unique(), "position {position}");
         }
     }
 }

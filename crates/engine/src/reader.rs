@@ -12,7 +12,7 @@ use precedent_core::{Error, ErrorKind, Position, RecordedEvent, Result};
 
 use crate::io::{IoFile, read_full};
 use crate::pack::{Block, OpenPack, PackFrames, PackedFrame, Unpacker};
-use crate::segment::{EventPlace, FramePlace, Segments};
+use crate::segment::{EventPlace, FINDS_MAX, FramePlace, Segments};
 
 /// Reads events and frames of a log, with the last chunk it read at hand.
 pub(crate) struct FrameReader<'a> {
@@ -87,6 +87,8 @@ struct Chunk {
     segment: u32,
     start: u64,
     bytes: Bytes,
+    /// Bytes of memory: as much as was read into it at most.
+    cost: usize,
     /// Where its memory goes afterwards.
     spare: Option<Arc<Spare>>,
 }
@@ -101,9 +103,9 @@ impl Chunk {
 }
 
 /// Memory of chunks that were read ahead, to be used again once no event is left that lies in it: memory that is new
-/// is zeroed before it is read into.
+/// is zeroed before it is read into. Each with the bytes that it takes, whatever it was used for last.
 #[derive(Default)]
-pub(crate) struct Spare(Mutex<Vec<Bytes>>);
+pub(crate) struct Spare(Mutex<Vec<(Bytes, usize)>>);
 
 /// Chunks that are kept: as many as several threads read for a page, and those of the page before.
 const SPARE_MAX: usize = 24;
@@ -115,10 +117,11 @@ const SPARE_BYTES_MIN: usize = 16 << 10;
 impl Spare {
     fn take(&self, len: usize) -> BytesMut {
         let mut spare = self.0.lock().unwrap_or_else(|p| p.into_inner());
-        let fits = |bytes: &Bytes| bytes.len() >= len && bytes.len() / 4 <= len && bytes.is_unique();
+        let fits =
+            |(bytes, cost): &(Bytes, usize)| bytes.len() >= len && cost / 4 <= len && bytes.is_unique();
         let free = spare.iter().position(fits).map(|index| spare.swap_remove(index));
         drop(spare);
-        match free.map(Bytes::try_into_mut) {
+        match free.map(|(bytes, _)| bytes.try_into_mut()) {
             Some(Ok(mut bytes)) => {
                 bytes.truncate(len);
                 bytes
@@ -127,15 +130,15 @@ impl Spare {
         }
     }
 
-    fn put(&self, bytes: Bytes) {
+    fn put(&self, bytes: Bytes, cost: usize) {
         if bytes.len() < SPARE_BYTES_MIN {
             return;
         }
         let mut spare = self.0.lock().unwrap_or_else(|p| p.into_inner());
-        spare.push(bytes);
-        let mut all: usize = spare.iter().map(Bytes::len).sum();
+        spare.push((bytes, cost));
+        let mut all: usize = spare.iter().map(|(_, cost)| cost).sum();
         while all > SPARE_BYTES_MAX || spare.len() > SPARE_MAX {
-            all -= spare.remove(0).len();
+            all -= spare.remove(0).1;
         }
     }
 }
@@ -143,7 +146,7 @@ impl Spare {
 impl Drop for Chunk {
     fn drop(&mut self) {
         if let Some(spare) = self.spare.take() {
-            spare.put(std::mem::take(&mut self.bytes));
+            spare.put(std::mem::take(&mut self.bytes), self.cost);
         }
     }
 }
@@ -255,6 +258,22 @@ impl<'a> FrameReader<'a> {
 
     /// The event at this position, its checksum checked. An error names frame or block, file and offset.
     pub(crate) fn event(&mut self, position: Position) -> Result<StoredEvent> {
+        let mut event = self.event_once(position);
+        for _ in 1..FINDS_MAX {
+            match event {
+                // The segment was packed, or the pack merged, between looking it up and reading it.
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    self.segments.adopt_packs()?;
+                    (self.current, self.chunk, self.file) = (None, None, None);
+                    event = self.event_once(position);
+                }
+                _ => break,
+            }
+        }
+        event.map_err(unreadable)
+    }
+
+    fn event_once(&mut self, position: Position) -> Result<StoredEvent> {
         match &self.current {
             Some(Current::Block(_, block)) if block.holds(position) => {
                 return Ok(self.of_block(block, position));
@@ -262,21 +281,13 @@ impl<'a> FrameReader<'a> {
             Some(Current::Frame(c)) if (c.place.first_position..c.end_position).contains(&position.0) => {}
             _ => {
                 self.current = None;
-                match self.find_event(position) {
-                    // The segment was packed between looking it up and reading it.
-                    Err(e) if e.kind() == ErrorKind::NotFound => {
-                        self.segments.adopt_packs()?;
-                        (self.chunk, self.file) = (None, None);
-                        self.find_event(position).map_err(unreadable)?;
-                    }
-                    found => found.map_err(unreadable)?,
-                }
+                self.find_event(position)?;
             }
         }
         match self.current.take() {
             Some(Current::Frame(mut current)) => {
                 let result = self.event_of(&mut current, position);
-                let result = result.map_err(|e| unreadable(self.named(&current.place, position, e)));
+                let result = result.map_err(|e| self.named(&current.place, position, e));
                 self.current = Some(Current::Frame(current));
                 result
             }
@@ -624,7 +635,8 @@ impl<'a> FrameReader<'a> {
             return Err(ends_early(start + n as u64 - place.offset));
         }
         buffer.truncate(n);
-        Ok(Chunk { segment: place.segment, start, bytes: buffer.freeze(), spare: None })
+        let cost = buffer.capacity();
+        Ok(Chunk { segment: place.segment, start, bytes: buffer.freeze(), cost, spare: None })
     }
 }
 
@@ -638,4 +650,33 @@ fn entry_of(place: &Place) -> (u64, u64) {
 
 fn parts_of(place: &Place) -> (u64, u64) {
     (place.parts_at.into(), u64::from(place.parts_at) + u64::from(place.parts_len))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spare_memory_stays_within_its_limit() {
+        let spare = Spare::default();
+        // All at once, as if events of earlier pages held them.
+        let all: Vec<Bytes> = (0..64).map(|_| BytesMut::zeroed(2 << 20).freeze()).collect();
+        for mut bytes in all {
+            // Each is used for less and less, as frames and shares become smaller.
+            for len in [512 << 10, 128 << 10, 32 << 10, 16 << 10] {
+                let alone = Spare::default();
+                alone.put(bytes, 2 << 20);
+                let taken = alone.take(len);
+                assert_eq!(taken.len(), len);
+                bytes = taken.freeze();
+            }
+            let taken = bytes.try_into_mut().unwrap();
+            let cost = taken.capacity();
+            spare.put(taken.freeze(), cost);
+        }
+        let kept = std::mem::take(&mut *spare.0.lock().unwrap());
+        assert!(!kept.is_empty());
+        let held: usize = kept.into_iter().map(|(bytes, _)| bytes.try_into_mut().unwrap().capacity()).sum();
+        assert!(held <= SPARE_BYTES_MAX, "{held} bytes are held, {SPARE_BYTES_MAX} allowed");
+    }
 }

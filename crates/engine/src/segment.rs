@@ -780,7 +780,7 @@ impl Segments {
 }
 
 /// How often a place is looked up again because a segment was packed meanwhile.
-const FINDS_MAX: usize = 3;
+pub(crate) const FINDS_MAX: usize = 3;
 
 /// Where an event is.
 pub(crate) enum EventPlace {
