@@ -17,7 +17,7 @@ use precedent_core::store::ExpectedRegister;
 use precedent_core::{
     Event, EventBuilder, FrameId, Hash, LogId, LogName, Position, RecordedEvent, Result, Time, Version,
 };
-use precedent_emulators::cosmos::{Account, Container, Emulator, FaultRule, KEY, Operation, answer};
+use precedent_emulators::cosmos::{Account, Container, Emulator, FaultRule, KEY, Operation, answer, delay};
 use serde_json::{Value, json};
 
 const DATABASE: &str = "eventSourcingDb";
@@ -577,6 +577,35 @@ async fn a_gap_is_never_taken_for_the_end() {
         remote.frames(LogId::random(), 0, 1).await.expect("read").is_empty(),
         "another log's are not ours"
     );
+}
+
+#[tokio::test]
+async fn what_is_committed_while_the_end_of_a_bucket_is_read_is_no_gap() {
+    let emulator = emulator(&Container::default());
+    let writer = open(&emulator, Vec::new()).await;
+    let log = log(&writer).await;
+    let last_of_bucket = (1 << BUCKET_BITS) - 1;
+    for sequence in 0..last_of_bucket {
+        assert_committed(&writer.commit(&frame(log, sequence, noise(100))).await);
+    }
+    let slow = delay("slow queries", Operation::QueryItem, Duration::from_millis(500));
+    let reader = open(&emulator, vec![slow.clone()]).await;
+    let before = slow.hit_count();
+    let read = reader.frames(log, last_of_bucket, 1 << 20);
+    let commit = async {
+        // The bucket has been read, and whether there is anything behind it is being asked.
+        while slow.hit_count() < before + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        for sequence in last_of_bucket..last_of_bucket + 3 {
+            assert_committed(&writer.commit(&frame(log, sequence, noise(100))).await);
+        }
+    };
+    let (frames, ()) = tokio::time::timeout(Duration::from_secs(60), async { tokio::join!(read, commit) })
+        .await
+        .expect("both end");
+    let numbers: Vec<u64> = frames.expect("read").iter().map(|frame| frame.sequence).collect();
+    assert_eq!(numbers.first(), Some(&last_of_bucket), "{numbers:?}");
 }
 
 #[tokio::test]

@@ -240,6 +240,8 @@ impl CosmosRemote {
     ) -> Result<Vec<StoredFrame>> {
         let mut frames: Vec<StoredFrame> = Vec::new();
         let (mut bytes, mut from) = (0, from);
+        // Where nothing was found, though later frames are there.
+        let mut gap = None;
         let mut tries = Tries::new();
         loop {
             let partition = self.bucket(log, from);
@@ -282,6 +284,8 @@ impl CosmosRemote {
             }
             // Nothing is not the end before it is known that no later frame is there either.
             match self.next_frame(log, end).await? {
+                // What was committed since this bucket was read may be the rest of it: look again.
+                Some(_) if gap != Some(from) => gap = Some(from),
                 Some(later) => from = later,
                 None => return Ok(frames),
             }
