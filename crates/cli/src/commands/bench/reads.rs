@@ -31,9 +31,9 @@ const OPENINGS: u32 = 5;
 /// as much as ever has to be read again.
 const KILLED_BYTES: u64 = 14 << 20;
 /// How long packing may take.
-const PACKED_WITHIN: Duration = Duration::from_secs(120);
-/// How long nothing may have changed for packing to be done.
-const PACKED_AFTER: Duration = Duration::from_millis(300);
+const PACKED_WITHIN: Duration = Duration::from_secs(300);
+/// How the names of segments end. Where all is packed the one is left that is written to.
+const SEGMENT: &str = ".seg";
 /// How the names of packs end, and of those in the making: docs/format.md.
 const PACK: &str = ".pack";
 const UNFINISHED: &str = ".pack.tmp";
@@ -173,19 +173,29 @@ async fn pack(place: &Path, loaded: Loaded) -> Result<bool> {
     packed(place).await
 }
 
-/// Waits until packing makes no progress any more; answers whether there are packs.
+/// Waits until all is packed that can be; answers whether there are packs.
 async fn packed(path: &Path) -> Result<bool> {
     let deadline = Instant::now() + PACKED_WITHIN;
-    let mut last = packs(path)?;
-    let mut since = Instant::now();
-    while since.elapsed() < PACKED_AFTER && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        let now = packs(path)?;
-        if now != last {
-            (last, since) = (now, Instant::now());
+    while segments(path)? > 1 {
+        if Instant::now() > deadline {
+            let seconds = PACKED_WITHIN.as_secs();
+            let left = segments(path)? - 1;
+            let what = format!("{}: {left} segments are not packed after {seconds} s", path.display());
+            return Err(Failure::new(what));
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Ok(!last.is_empty())
+    Ok(!packs(path)?.is_empty())
+}
+
+/// How many segments of a store are not packed.
+fn segments(path: &Path) -> Result<usize> {
+    let mut found = 0;
+    let looked = each(path, &mut |path, _| {
+        found += usize::from(path.to_string_lossy().ends_with(SEGMENT));
+        Ok(())
+    });
+    looked.map(|()| found).map_err(|error| unreadable(path, &error))
 }
 
 /// What has been measured so far.
