@@ -24,7 +24,9 @@
 //! | `index` | which positions have a term: runs, tables, cursors |
 //! | `recovery` | finding the end of a log, torn or damaged, and where the writer goes on |
 //! | `writer` | group commit: sequence, write, sync, publish, answer |
-//! | `log` | what readers and the writer of one log share; pages |
+//! | `log` | what readers and the writer of one log share |
+//! | `page` | the pages of a read, cut into shares that several threads read |
+//! | `helpers` | those threads |
 //! | `look` | the end of an existing log, while a writer may be at work |
 //! | `verify` | every byte of the files, trusting nothing |
 //! | `registers` | small values with compare-and-swap |
