@@ -15,10 +15,13 @@
 //! 40   144  the chained part                             ┘
 //! 184       the tree's right edge after this frame: 32 bytes for every bit set in the tree size
 //!           directory: for every event  entry length u16 | parts length u32 | CRC-32 of both u32
-//!           entries, one after the other
-//!           parts, one event's after the other: for every part  form u8 | salt 32 | content
+//!           events, one after the other: the entry, then its parts, and of every part
+//!           form u8 | salt 32 | content
 //!           end mark, 4 bytes
 //! ```
+//!
+//! So the bytes of an event lie together, and are read by one call. In version 1 all entries came before all parts; such
+//! frames are still read.
 //!
 //! Numbers are little-endian. The chained part is what the next frame's hash chain covers:
 //!
@@ -36,6 +39,7 @@
 //! random mask of eight non-zero bytes, found by trying. Nearly always the mask is zero and costs nothing.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,8 +61,10 @@ pub const SECTOR_BYTES: usize = 512;
 pub const HEADER_BYTES: usize = 40 + CHAINED_BYTES;
 /// The most bytes a frame can have, without padding.
 pub const FRAME_BYTES_MAX: usize = 16 << 20;
-/// The version of the frame format that this program writes.
-pub const FORMAT_VERSION: u16 = 1;
+/// The version of the frame format that this program writes. It reads this one and those before it.
+pub const FORMAT_VERSION: u16 = 2;
+/// The version in which entries and parts lie apart.
+const FORMAT_APART: u16 = 1;
 
 const CHAINED_BYTES: usize = 144;
 const MAGIC: &[u8; 4] = b"PRF1";
@@ -66,7 +72,7 @@ const CHAINED_TAG: &[u8; 4] = b"PFC1";
 const END_MARK: &[u8; 4] = b"\xf1END";
 const ROW_BYTES: usize = 10;
 /// Whoever looks for a place in a directory adds up no more rows than this.
-const MARK_ROWS: usize = 32;
+const MARK_ROWS: usize = 8;
 const CODEC_PLAIN: u8 = 0;
 const FLAG_EDGE: u8 = 1;
 const EDGE_BYTES_MAX: usize = 64 * Hash::LEN;
@@ -178,6 +184,7 @@ pub fn padded(len: u64) -> u64 {
 pub struct FrameHeader {
     /// The part the chain covers.
     pub chained: Chained,
+    version: u16,
     has_edge: bool,
     len: u32,
     directory_len: u32,
@@ -204,17 +211,19 @@ impl FrameHeader {
             return Err(Error::damaged("the checksum of the frame header does not match"));
         }
         let (version, codec, flags) = (u16::from_le_bytes([b[4], b[5]]), b[6], b[7]);
-        if version != FORMAT_VERSION || codec != CODEC_PLAIN || flags & !FLAG_EDGE != 0 {
+        let known = (FORMAT_APART..=FORMAT_VERSION).contains(&version);
+        if !known || codec != CODEC_PLAIN || flags & !FLAG_EDGE != 0 {
             return Err(Error::new(
                 ErrorKind::UnsupportedFormat,
                 format!(
-                    "a frame of format {version}, codec {codec}, flags {flags}; this program reads format \
-                     {FORMAT_VERSION}, codec {CODEC_PLAIN}, flags 0 and {FLAG_EDGE}"
+                    "a frame of format {version}, codec {codec}, flags {flags}; this program reads formats \
+                     {FORMAT_APART} to {FORMAT_VERSION}, codec {CODEC_PLAIN}, flags 0 and {FLAG_EDGE}"
                 ),
             ));
         }
         let chained = Chained::decode(b[40..].try_into().expect("144 bytes"))?;
         let header = Self {
+            version,
             has_edge: flags & FLAG_EDGE != 0,
             len: u32_at(b, 8),
             directory_len: u32_at(b, 12),
@@ -319,31 +328,32 @@ impl FrameHeader {
         Ok(prelude)
     }
 
-    /// Where the first entry and the first parts are.
-    fn first_at(&self) -> (u32, u32) {
-        let entries = self.prelude_len() as u32;
-        (entries, entries + self.entries_len)
+    /// Where the first event is.
+    fn first_at(&self) -> At {
+        let entry = self.prelude_len() as u32;
+        let parts = (self.version == FORMAT_APART).then_some(entry + self.entries_len);
+        At { entry, parts }
     }
 
-    /// Checks that there is a row for each event, and together they are as long as the frame. Answers where the entry and
-    /// the parts of every [`MARK_ROWS`]th event are, but for the first.
-    fn check_rows(&self, rows: &[u8]) -> Result<Vec<(u32, u32)>> {
+    /// Checks that there is a row for each event, and together they are as long as the frame. Answers where every
+    /// [`MARK_ROWS`]th event is, but for the first.
+    fn check_rows(&self, rows: &[u8]) -> Result<Vec<At>> {
         let (rows, rest) = rows.as_chunks::<ROW_BYTES>();
-        let (entries_at, parts_at) = self.first_at();
-        let (mut entries, mut parts) = (u64::from(entries_at), u64::from(parts_at));
+        let (mut at, mut entries, mut parts) = (self.first_at(), 0, 0);
         let mut marks = Vec::with_capacity(rows.len() / MARK_ROWS);
         for rows in rows.chunks(MARK_ROWS) {
             for row in rows {
-                entries += u64::from(u16::from_le_bytes([row[0], row[1]]));
-                parts += u64::from(u32::from_le_bytes([row[2], row[3], row[4], row[5]]));
+                let lengths = Lengths::of(row);
+                entries += u64::from(lengths.entry);
+                parts += u64::from(lengths.parts);
+                at.pass(lengths);
             }
             if rows.len() == MARK_ROWS {
-                // Less than the length of the frame, if what follows holds.
-                marks.push((entries as u32, parts as u32));
+                marks.push(at);
             }
         }
-        let parts_end = u64::from(self.len) - END_MARK.len() as u64;
-        let fits = entries == u64::from(parts_at) && parts == parts_end;
+        let all = (self.prelude_len() + END_MARK.len()) as u64 + entries + parts;
+        let fits = entries == u64::from(self.entries_len) && all == u64::from(self.len);
         if !fits || rows.len() != self.chained.count as usize || !rest.is_empty() {
             return Err(Error::damaged("a frame's directory does not add up to its length"));
         }
@@ -408,17 +418,67 @@ pub struct Place {
 }
 
 impl Place {
-    /// The place that a row names, given where its entry and its parts begin; then those of the next begin there.
-    fn of(row: &[u8; ROW_BYTES], at: &mut (u32, u32)) -> Self {
+    /// The place that a row names, given where its event is; then that is where the next one is.
+    fn of(row: &[u8; ROW_BYTES], at: &mut At) -> Self {
+        let lengths = Lengths::of(row);
         let place = Self {
-            entry_at: at.0,
-            entry_len: u16::from_le_bytes([row[0], row[1]]),
-            parts_at: at.1,
-            parts_len: u32::from_le_bytes([row[2], row[3], row[4], row[5]]),
+            entry_at: at.entry,
+            entry_len: lengths.entry,
+            parts_at: at.parts.unwrap_or(at.entry.wrapping_add(lengths.entry.into())),
+            parts_len: lengths.parts,
             crc: u32::from_le_bytes([row[6], row[7], row[8], row[9]]),
         };
-        *at = (place.entry_at + u32::from(place.entry_len), place.parts_at + place.parts_len);
+        at.pass(lengths);
         place
+    }
+
+    /// The bytes of the frame that are this event, if they lie together.
+    pub fn together(&self) -> Option<Range<u64>> {
+        let (start, parts) = (u64::from(self.entry_at), u64::from(self.parts_at));
+        (start + u64::from(self.entry_len) == parts).then_some(start..parts + u64::from(self.parts_len))
+    }
+
+    /// The bytes of the entry.
+    pub fn entry(&self) -> Range<u64> {
+        u64::from(self.entry_at)..u64::from(self.entry_at) + u64::from(self.entry_len)
+    }
+
+    /// The bytes of the parts.
+    pub fn parts(&self) -> Range<u64> {
+        u64::from(self.parts_at)..u64::from(self.parts_at) + u64::from(self.parts_len)
+    }
+}
+
+/// How long entry and parts of an event are, as a row says.
+#[derive(Clone, Copy)]
+struct Lengths {
+    entry: u16,
+    parts: u32,
+}
+
+impl Lengths {
+    fn of(row: &[u8; ROW_BYTES]) -> Self {
+        Self {
+            entry: u16::from_le_bytes([row[0], row[1]]),
+            parts: u32::from_le_bytes([row[2], row[3], row[4], row[5]]),
+        }
+    }
+}
+
+/// Where an event is in its frame.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    entry: u32,
+    /// Where its parts are, if they do not follow the entry.
+    parts: Option<u32>,
+}
+
+impl At {
+    /// Goes on to the next event. Of a frame whose rows do not add up it is nonsense.
+    fn pass(&mut self, lengths: Lengths) {
+        self.entry = self.entry.wrapping_add(lengths.entry.into());
+        let parts = self.parts.as_mut().unwrap_or(&mut self.entry);
+        *parts = parts.wrapping_add(lengths.parts);
     }
 }
 
@@ -427,10 +487,10 @@ impl Place {
 #[derive(Debug, Clone)]
 pub struct Rows {
     rows: Bytes,
-    /// Where the first entry and the first parts are.
-    first: (u32, u32),
-    /// Where those of every [`MARK_ROWS`]th event behind it are.
-    marks: Arc<[(u32, u32)]>,
+    /// Where the first event is.
+    first: At,
+    /// Where every [`MARK_ROWS`]th event behind it is.
+    marks: Arc<[At]>,
 }
 
 impl Rows {
@@ -450,7 +510,7 @@ impl Rows {
 pub struct Walk {
     rows: Rows,
     next: usize,
-    at: (u32, u32),
+    at: At,
 }
 
 impl Walk {
@@ -633,8 +693,10 @@ impl Frame {
 #[derive(Debug, Default)]
 pub struct FrameBuilder {
     rows: Vec<u8>,
-    entries: Vec<u8>,
-    parts: Vec<u8>,
+    /// Entry and parts of every event.
+    events: Vec<u8>,
+    /// Bytes of all entries.
+    entries_len: usize,
     /// What the next frame is encoded into.
     spare: Vec<u8>,
 }
@@ -646,17 +708,18 @@ impl FrameBuilder {
     /// An empty builder that goes on with the memory of this one and of a frame it encoded.
     pub fn recycle(mut self, encoded: Vec<u8>) -> Self {
         self.spare = encoded;
-        let all = [&mut self.rows, &mut self.entries, &mut self.parts, &mut self.spare];
+        let all = [&mut self.rows, &mut self.events, &mut self.spare];
         if all.iter().map(|buffer| buffer.capacity()).sum::<usize>() > RECYCLED_BYTES_MAX {
             return Self::default();
         }
         all.into_iter().for_each(Vec::clear);
+        self.entries_len = 0;
         self
     }
 
     /// Bytes the frame would have, at most.
     pub fn len_max(&self) -> usize {
-        OVERHEAD_BYTES_MAX + self.rows.len() + self.entries.len() + self.parts.len()
+        OVERHEAD_BYTES_MAX + self.rows.len() + self.events.len()
     }
 
     /// The number of events so far.
@@ -666,31 +729,26 @@ impl FrameBuilder {
 
     /// Adds an event: its entry and its parts are what the functions append. Returns the entry.
     pub fn push(&mut self, entry: impl FnOnce(&mut Vec<u8>), parts: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
-        let (entry_at, parts_at) = (self.entries.len(), self.parts.len());
-        entry(&mut self.entries);
-        parts(&mut self.parts);
-        self.finish_row(entry_at, parts_at);
-        &self.entries[entry_at..]
-    }
-
-    /// Adds an event that is already encoded.
-    pub fn push_stored(&mut self, entry: &[u8], parts: &[u8]) {
-        let (entry_at, parts_at) = (self.entries.len(), self.parts.len());
-        self.entries.extend_from_slice(entry);
-        self.parts.extend_from_slice(parts);
-        self.finish_row(entry_at, parts_at);
-    }
-
-    fn finish_row(&mut self, entry_at: usize, parts_at: usize) {
-        let entry_len = self.entries.len() - entry_at;
+        let entry_at = self.events.len();
+        entry(&mut self.events);
+        let parts_at = self.events.len();
+        parts(&mut self.events);
+        let entry_len = parts_at - entry_at;
         assert!(
             entry_len <= ENTRY_BYTES_MAX,
             "entries are checked against their limit before they come here"
         );
+        self.entries_len += entry_len;
+        let parts_len = self.events.len() - parts_at;
         self.rows.extend_from_slice(&(entry_len as u16).to_le_bytes());
-        self.rows.extend_from_slice(&((self.parts.len() - parts_at) as u32).to_le_bytes());
-        // The checksum covers the bytes as stored; it is filled in when the mask is known.
-        self.rows.extend_from_slice(&[0; 4]);
+        self.rows.extend_from_slice(&(parts_len as u32).to_le_bytes());
+        self.rows.extend_from_slice(&crc32fast::hash(&self.events[entry_at..]).to_le_bytes());
+        &self.events[entry_at..parts_at]
+    }
+
+    /// Adds an event that is already encoded.
+    pub fn push_stored(&mut self, entry: &[u8], parts: &[u8]) {
+        self.push(|out| out.extend_from_slice(entry), |out| out.extend_from_slice(parts));
     }
 
     /// Encodes the frame, without padding. `edge` is the tree after the frame, if its edge is to be carried.
@@ -722,22 +780,12 @@ impl FrameBuilder {
         let rows_at = frame.len();
         frame.extend_from_slice(&self.rows);
         let prelude_end = frame.len();
-        frame.extend_from_slice(&self.entries);
-        let parts_at = frame.len();
-        frame.extend_from_slice(&self.parts);
-        apply_mask(&mut frame[prelude_end..], mask, prelude_end);
-
-        let (mut entry_at, mut part_at) = (prelude_end, parts_at);
-        for row_at in (rows_at..prelude_end).step_by(ROW_BYTES) {
-            let entry_end = entry_at + usize::from(u16::from_le_bytes([frame[row_at], frame[row_at + 1]]));
-            let part_end = part_at + u32_at(frame, row_at + 2) as usize;
-            let mut crc = crc32fast::Hasher::new();
-            crc.update(&frame[entry_at..entry_end]);
-            crc.update(&frame[part_at..part_end]);
-            frame[row_at + 6..row_at + 10].copy_from_slice(&crc.finalize().to_le_bytes());
-            (entry_at, part_at) = (entry_end, part_end);
+        frame.extend_from_slice(&self.events);
+        if *mask != [0; 8] {
+            apply_mask(&mut frame[prelude_end..], mask, prelude_end);
+            put_checksums(frame, rows_at, prelude_end);
+            apply_mask(&mut frame[HEADER_BYTES..prelude_end], mask, HEADER_BYTES);
         }
-        apply_mask(&mut frame[HEADER_BYTES..prelude_end], mask, HEADER_BYTES);
         let prelude_crc = crc32fast::hash(&frame[HEADER_BYTES..prelude_end]);
         frame.extend_from_slice(END_MARK);
         let len = frame.len();
@@ -748,8 +796,8 @@ impl FrameBuilder {
         header[4..6].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         header[6] = CODEC_PLAIN;
         header[7] = if edge.is_some() { FLAG_EDGE } else { 0 };
-        for (at, value) in [(8, len), (12, self.rows.len()), (16, self.entries.len()), (20, self.parts.len())]
-        {
+        let parts_len = self.events.len() - self.entries_len;
+        for (at, value) in [(8, len), (12, self.rows.len()), (16, self.entries_len), (20, parts_len)] {
             header[at..at + 4].copy_from_slice(&(value as u32).to_le_bytes());
         }
         header[24..32].copy_from_slice(mask);
@@ -757,6 +805,18 @@ impl FrameBuilder {
         header[40..].copy_from_slice(&chained.encode());
         let crc = crc32fast::hash(header);
         header[36..40].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// Writes the checksums of the events, as they are stored, into their rows.
+fn put_checksums(frame: &mut [u8], rows_at: usize, events_at: usize) {
+    let (prelude, events) = frame.split_at_mut(events_at);
+    let mut at = 0;
+    for row in prelude[rows_at..].as_chunks_mut::<ROW_BYTES>().0 {
+        let lengths = Lengths::of(row);
+        let end = at + usize::from(lengths.entry) + lengths.parts as usize;
+        row[6..].copy_from_slice(&crc32fast::hash(&events[at..end]).to_le_bytes());
+        at = end;
     }
 }
 
@@ -807,6 +867,67 @@ mod tests {
         builder.encode(&chained, with_edge.then_some(&tree))
     }
 
+    /// The same frame as version 1 had it, whether it is masked or not.
+    fn of_version_1(bytes: &[u8]) -> Vec<u8> {
+        let frame = Frame::decode(Bytes::copy_from_slice(bytes)).unwrap();
+        let header = &frame.header;
+        let (rows_at, events_at) = (header.edge_end(), header.prelude_len());
+        let mut out = bytes[..events_at].to_vec();
+        header.unmask(&mut out[HEADER_BYTES..], HEADER_BYTES);
+        let stored: Vec<StoredEvent> = (0..frame.len()).map(|index| frame.event(index).unwrap()).collect();
+        stored.iter().for_each(|event| out.extend_from_slice(&event.entry));
+        let parts_at = out.len();
+        stored.iter().for_each(|event| out.extend_from_slice(&event.parts));
+        header.unmask(&mut out[events_at..], events_at);
+        let (mut entry_at, mut part_at) = (events_at, parts_at);
+        for (event, row_at) in stored.iter().zip((rows_at..).step_by(ROW_BYTES)) {
+            let (entry_end, part_end) = (entry_at + event.entry.len(), part_at + event.parts.len());
+            let crc = crc32fast::hash(&[&out[entry_at..entry_end], &out[part_at..part_end]].concat());
+            out[row_at + 6..row_at + 10].copy_from_slice(&crc.to_le_bytes());
+            (entry_at, part_at) = (entry_end, part_end);
+        }
+        header.unmask(&mut out[HEADER_BYTES..events_at], HEADER_BYTES);
+        out.extend_from_slice(END_MARK);
+        out[4..6].copy_from_slice(&FORMAT_APART.to_le_bytes());
+        let crc = crc32fast::hash(&out[HEADER_BYTES..events_at]);
+        out[32..36].copy_from_slice(&crc.to_le_bytes());
+        out[36..40].fill(0);
+        let crc = crc32fast::hash(&out[..HEADER_BYTES]);
+        out[36..40].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    #[test]
+    fn a_frame_of_version_1_holds_the_same() {
+        let zeros = vec![0; 2_000];
+        for contents in [&[&b"one"[..], b"", b"three"][..], &[b"", b""], &[&zeros, b"x", &zeros]] {
+            let now = frame_of(contents, true);
+            let before = of_version_1(&now);
+            assert_eq!(now.len(), before.len());
+            assert_ne!(now[HEADER_BYTES..], before[HEADER_BYTES..]);
+            let [now, before] = [now, before].map(|bytes| Frame::decode(bytes.into()).unwrap());
+            before.check().unwrap();
+            assert_eq!(before.chained(), now.chained());
+            assert_eq!(before.tree().unwrap().root(), now.tree().unwrap().root());
+            for index in 0..contents.len() {
+                let [now, before] = [&now, &before].map(|frame| frame.event(index).unwrap());
+                assert_eq!((before.entry, before.parts), (now.entry, now.parts));
+            }
+            let newer = before.with_edge(before.tree().as_ref()).unwrap();
+            assert_eq!(newer[4..6], FORMAT_VERSION.to_le_bytes(), "whatever is written is of the newest version");
+            Frame::decode(newer.into()).unwrap().check().unwrap();
+        }
+        let mut unknown = frame_of(&[b"x"], false);
+        for version in [0, FORMAT_VERSION + 1] {
+            unknown[4..6].copy_from_slice(&version.to_le_bytes());
+            unknown[36..40].fill(0);
+            let crc = crc32fast::hash(&unknown[..HEADER_BYTES]);
+            unknown[36..40].copy_from_slice(&crc.to_le_bytes());
+            let error = FrameHeader::decode(&unknown).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnsupportedFormat, "{error}");
+        }
+    }
+
     #[test]
     fn a_frame_comes_back_as_it_was() {
         let zeros = vec![0; 100_000];
@@ -829,8 +950,8 @@ mod tests {
     fn places_are_the_same_in_whatever_order_they_are_asked_for() {
         let zeros = vec![0; 3_000];
         let contents: Vec<&[u8]> = (0..100).map(|i| &zeros[..i * 30]).collect();
-        for with_edge in [false, true] {
-            let bytes = frame_of(&contents, with_edge);
+        let (with_edge, without) = (frame_of(&contents, true), frame_of(&contents, false));
+        for bytes in [of_version_1(&with_edge), with_edge, without] {
             let frame = Frame::decode(bytes.clone().into()).unwrap();
             let mut walk = frame.header.rows(&bytes).unwrap().walk();
             for step in 1..contents.len() {
@@ -858,7 +979,8 @@ mod tests {
 
     #[test]
     fn every_single_byte_of_a_frame_is_covered_by_a_check() {
-        for bytes in [frame_of(&[b"first", b"second"], true), frame_of(&[&[0; 2048]], true)] {
+        let masked = frame_of(&[&[0; 2048], b"second"], true);
+        for bytes in [frame_of(&[b"first", b"second"], true), of_version_1(&masked), masked] {
             for at in 0..bytes.len() {
                 let mut bad = bytes.clone();
                 bad[at] ^= 0x40;

@@ -236,20 +236,20 @@ fn make_good(bytes: &mut [u8], lengths_too: bool) {
         bytes[20..24].copy_from_slice(&parts.to_le_bytes());
     }
     if prelude <= bytes.len() && bytes[24..32] == [0; 8] {
+        let apart = bytes[4] == 1;
         let (mut entry_at, mut parts_at) = (prelude, prelude.saturating_add(entries));
         for row in (HEADER_BYTES + edge..prelude).step_by(10).filter(|row| row + 10 <= prelude) {
-            let entry_len = usize::from(u16::from_le_bytes([bytes[row], bytes[row + 1]]));
-            let parts_len = number_at(bytes, row + 2);
-            let (entry_end, parts_end) = (entry_at + entry_len, parts_at.saturating_add(parts_len));
-            let (Some(entry), Some(parts)) = (bytes.get(entry_at..entry_end), bytes.get(parts_at..parts_end))
-            else {
+            let entry_end = entry_at + usize::from(u16::from_le_bytes([bytes[row], bytes[row + 1]]));
+            let from = if apart { parts_at } else { entry_end };
+            let parts_end = from.saturating_add(number_at(bytes, row + 2));
+            let (Some(entry), Some(parts)) = (bytes.get(entry_at..entry_end), bytes.get(from..parts_end)) else {
                 break;
             };
             let mut crc = crc32fast::Hasher::new();
             crc.update(entry);
             crc.update(parts);
             bytes[row + 6..row + 10].copy_from_slice(&crc.finalize().to_le_bytes());
-            (entry_at, parts_at) = (entry_end, parts_end);
+            (entry_at, parts_at) = (if apart { entry_end } else { parts_end }, parts_end);
         }
     }
     if let Some(covered) = bytes.get(HEADER_BYTES..prelude) {

@@ -7,11 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use precedent_core::frame::HEADER_BYTES;
 use precedent_core::{Direction, Event, LogName, Position, Query, Read, Store, Time, TimeField};
 
 use crate::crash_tests::{self, DIR, append, block_on, event, noise, packing};
 use crate::io::faults::FaultyIo;
 use crate::io::{Io, IoFile, LockKind, Mode};
+use crate::reader::FrameReader;
 use crate::segment::EventPlace;
 use crate::{Access, EmbeddedStore, Options};
 
@@ -227,6 +229,76 @@ fn pages_hold_the_same_whoever_helps_to_read_them() {
             });
         }
     });
+}
+
+/// Writes every frame of the segments anew as version 1 had it: all entries, then all parts. Answers how many there are.
+fn as_version_1(io: &FaultyIo) -> usize {
+    let mut frames = 0;
+    let log = open(Arc::new(io.clone()), Access::ReadOnly).log(&LogName::default()).unwrap();
+    let mut next = Some(0);
+    while let Some(place) = next.and_then(|sequence| log.segments.frame_number(sequence).unwrap()) {
+        let frame = FrameReader::new(&log.segments, true).frame(&place).unwrap();
+        let mut bytes = frame.bytes().to_vec();
+        let (header, events) = bytes.split_at_mut(frame.header.prelude_len());
+        assert_eq!(header[24..32], [0; 8], "a frame without a mask");
+        let stored: Vec<_> = (0..frame.len()).map(|index| frame.event(index).unwrap()).collect();
+        let (entries, parts) = (stored.iter().map(|e| &e.entry), stored.iter().map(|e| &e.parts));
+        let apart = entries.chain(parts).flat_map(|bytes| bytes.iter());
+        events.iter_mut().zip(apart).for_each(|(to, byte)| *to = *byte);
+        header[4] = 1;
+        header[36..40].fill(0);
+        let crc = crc32fast::hash(&header[..HEADER_BYTES]);
+        header[36..40].copy_from_slice(&crc.to_le_bytes());
+        let file = io.open(&log.segments.path(place.segment), Mode::Write).unwrap();
+        file.write_at(&bytes, place.offset).unwrap();
+        file.sync().unwrap();
+        frames += 1;
+        next = Some(place.sequence + 1);
+    }
+    frames
+}
+
+#[test]
+fn a_log_of_frames_of_version_1_is_read_verified_appended_to_and_packed() {
+    let (io, mut all) = mixed(30_000);
+    assert_eq!(as_version_1(&io), 9);
+    let check = |io: &FaultyIo, all: &[Event]| {
+        let store = open(Arc::new(io.clone()), Access::ReadOnly);
+        for query in [Query::all(), Query::event_type("test.third"), Query::stream("s1")] {
+            for direction in [Direction::Forward, Direction::Backward] {
+                let mut expected: Vec<_> = (0..).zip(all).filter(|(_, e)| query.matches(e)).collect();
+                if direction == Direction::Backward {
+                    expected.reverse();
+                }
+                let mut read = Read { direction, ..Read::matching(query.clone()) };
+                let mut found = Vec::new();
+                loop {
+                    let page = block_on(store.read(&LogName::default(), &read)).unwrap();
+                    assert!(page.damaged.is_empty(), "{:?}", page.damaged);
+                    found.extend(page.events);
+                    let Some(covered) = page.next else { break };
+                    read = read.continued(covered);
+                }
+                let found: Vec<_> = found.iter().map(|e| (e.position.0, &e.event)).collect();
+                assert!(found == expected, "{query:?}, {direction:?}");
+            }
+        }
+        let report = block_on(store.verify(&LogName::default(), None, &|_, _| ())).unwrap();
+        assert!(report.is_ok(), "{:?}", report.problems);
+    };
+    check(&io, &all);
+    let mut append_one = |id: &str| {
+        let store = open(Arc::new(io.clone()), Access::ReadWrite);
+        all.push(event(id, noise(1, 2_000)));
+        append(&store, vec![all.last().unwrap().clone()]).unwrap();
+        block_on(store.close()).unwrap();
+        all.clone()
+    };
+    check(&io, &append_one("later"));
+    let all = packing(|| append_one("packed"));
+    let files = io.list(&Path::new(DIR).join("logs/main")).unwrap();
+    assert!(!files.iter().any(|name| name.ends_with(".seg")), "{files:?}");
+    check(&io, &all);
 }
 
 #[test]

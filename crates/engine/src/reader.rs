@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use precedent_core::extents::Sources;
-use precedent_core::frame::{Chained, Frame, FrameHeader, HEADER_BYTES, Place, Rows, StoredEvent, Walk};
+use precedent_core::frame::{Chained, Frame, FrameHeader, HEADER_BYTES, Rows, StoredEvent, Walk};
 use precedent_core::{Error, ErrorKind, Position, RecordedEvent, Result};
 
 use crate::io::{IoFile, read_full};
@@ -19,10 +19,8 @@ pub(crate) struct FrameReader<'a> {
     segments: &'a Segments,
     /// Whether what is read next probably lies behind what was read last.
     sequential: bool,
-    /// What was read last: from the beginning of a frame on, and of a large frame entries and parts, which lie apart.
+    /// What was read last: from the beginning of a frame on, or several events of a large frame.
     chunk: Option<Chunk>,
-    entries: Option<Chunk>,
-    parts: Option<Chunk>,
     file: Option<(u32, Arc<dyn IoFile>)>,
     /// The beginning of the large frame that was read last; memory that is used again.
     prelude: Vec<u8>,
@@ -185,7 +183,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 const SMALL_FRAME_BYTES: usize = 32 << 10;
 /// A frame up to this size is read whole by a sequential scan.
 const WHOLE_BYTES: usize = 2 << 20;
-/// Entries, or parts, of a larger frame are read together if no more than this lies between them: as long as it takes
+/// Events of a larger frame are read together if no more than this lies between them: as long as it takes
 /// to read that, it takes to ask twice.
 const GAP_BYTES: u64 = 4 << 10;
 /// And no more of them than this.
@@ -200,8 +198,6 @@ impl<'a> FrameReader<'a> {
             segments,
             sequential,
             chunk: None,
-            entries: None,
-            parts: None,
             file: None,
             prelude: Vec::new(),
             planned: Vec::new(),
@@ -391,8 +387,8 @@ impl<'a> FrameReader<'a> {
                 head
             }
             None => {
-                let header = FrameHeader::decode(&self.bytes(&place, 0, HEADER_BYTES)?)?;
-                let rows = header.rows(&self.bytes(&place, 0, header.prelude_len())?)?;
+                let header = FrameHeader::decode(&self.bytes(&place, 0..HEADER_BYTES as u64)?)?;
+                let rows = header.rows(&self.bytes(&place, 0..header.prelude_len() as u64)?)?;
                 Arc::new(FrameHead { header, rows })
             }
         };
@@ -434,55 +430,47 @@ impl<'a> FrameReader<'a> {
         let index = (position.0 - current.place.first_position) as usize;
         let missing = || Error::damaged("the directory ends before this event");
         let place = current.walk.place(index).ok_or_else(missing)?;
-        let (entry, parts) = if current.whole {
-            let mut bytes = |(at, end): (u64, u64)| self.bytes(&current.place, at, (end - at) as usize);
-            (bytes(entry_of(&place))?, bytes(parts_of(&place))?)
-        } else {
-            let mut entries = self.entries.take();
-            let entry = self.ranged(current, place, index, &mut entries, entry_of);
-            self.entries = entries;
-            let mut several = self.parts.take();
-            let parts = self.ranged(current, place, index, &mut several, parts_of);
-            self.parts = several;
-            (entry?, parts?)
+        let (entry, parts) = match place.together() {
+            Some(event) => {
+                let mut entry = match current.whole {
+                    true => self.bytes(&current.place, event)?,
+                    false => self.ranged(current, event, index)?,
+                };
+                let parts = entry.split_off(usize::from(place.entry_len));
+                (entry, parts)
+            }
+            None => (self.bytes(&current.place, place.entry())?, self.bytes(&current.place, place.parts())?),
         };
         current.head.header.event(&place, entry, parts)
     }
 
-    /// What `span` says of an event of a large frame: from `held`, or read together with what is planned and close.
-    fn ranged(
-        &mut self,
-        current: &mut CurrentFrame,
-        event: Place,
-        index: usize,
-        held: &mut Option<Chunk>,
-        span: impl Fn(&Place) -> (u64, u64),
-    ) -> Result<Bytes> {
+    /// An event of a large frame: from what was read last, or read together with what is planned and close.
+    fn ranged(&mut self, current: &mut CurrentFrame, event: Range<u64>, index: usize) -> Result<Bytes> {
         let CurrentFrame { place, walk, .. } = current;
-        let (at, end) = span(&event);
-        let (offset, len) = (place.offset + at, (end - at) as usize);
-        if let Some(bytes) = held.as_ref().and_then(|chunk| chunk.get(place.segment, offset, len)) {
+        let (offset, len) = (place.offset + event.start, (event.end - event.start) as usize);
+        if let Some(bytes) = self.chunk.as_ref().and_then(|chunk| chunk.get(place.segment, offset, len)) {
             return Ok(bytes);
         }
-        let (mut start, mut end) = (at, end);
+        let Range { mut start, mut end } = event;
         let position = place.first_position + index as u64;
         let following = if self.sequential { position + 1..self.planned_range.end } else { 0..0 };
         let planned = self.behind(position);
         for position in planned.iter().copied().chain(following) {
             let index = position.checked_sub(place.first_position).and_then(|i| usize::try_from(i).ok());
-            let Some(place) = index.and_then(|index| walk.place(index)) else { break };
-            let (from, to) = span(&place);
-            let all = (start.min(from), end.max(to));
-            if from > end + GAP_BYTES || start > to + GAP_BYTES || all.1 - all.0 > RANGE_BYTES {
+            let near = index.and_then(|index| walk.place(index)).and_then(|place| place.together());
+            let Some(near) = near else { break };
+            let all = start.min(near.start)..end.max(near.end);
+            if near.start > end + GAP_BYTES || start > near.end + GAP_BYTES || all.end - all.start > RANGE_BYTES {
                 break;
             }
-            (start, end) = all;
+            Range { start, end } = all;
         }
         let mut all = (end - start) as usize;
+        self.chunk = None;
         let mut chunk = match self.read(place, start, self.buffer(all), all) {
             // What cannot be read may lie beside what was asked for.
             Err(_) if all > len => {
-                (start, all) = (at, len);
+                (start, all) = (event.start, len);
                 self.read(place, start, self.buffer(all), all)?
             }
             chunk => chunk?,
@@ -493,7 +481,7 @@ impl<'a> FrameReader<'a> {
         }
         chunk.spare = self.spare();
         let bytes = chunk.get(place.segment, offset, len);
-        *held = Some(chunk);
+        self.chunk = Some(chunk);
         bytes.ok_or_else(|| Error::damaged("a range that does not hold the event it was read for"))
     }
 
@@ -512,7 +500,7 @@ impl<'a> FrameReader<'a> {
     /// The chained part of a frame's header, which can be read of a frame whose body is damaged too.
     pub(crate) fn chained(&mut self, place: &FramePlace) -> Result<Chained> {
         if place.pack.is_none()
-            && let Ok(start) = self.bytes(place, 0, HEADER_BYTES)
+            && let Ok(start) = self.bytes(place, 0..HEADER_BYTES as u64)
         {
             return Ok(FrameHeader::decode(&start)?.chained);
         }
@@ -537,8 +525,8 @@ impl<'a> FrameReader<'a> {
 
     fn frame_once(&mut self, place: &FramePlace) -> Result<Frame> {
         let Some(pack) = &place.pack else {
-            let len = FrameHeader::decode(&self.bytes(place, 0, HEADER_BYTES)?)?.frame_len();
-            return Frame::decode(self.bytes(place, 0, len)?);
+            let len = FrameHeader::decode(&self.bytes(place, 0..HEADER_BYTES as u64)?)?.frame_len();
+            return Frame::decode(self.bytes(place, 0..len as u64)?);
         };
         let path = pack.path(self.segments.dir());
         let mut frames = match self.frames.take() {
@@ -563,13 +551,14 @@ impl<'a> FrameReader<'a> {
     }
 
     /// Bytes of a frame. Reads more at once where the rest is likely to be wanted.
-    fn bytes(&mut self, place: &FramePlace, from: u64, len: usize) -> Result<Bytes> {
+    fn bytes(&mut self, place: &FramePlace, range: Range<u64>) -> Result<Bytes> {
+        let (from, len) = (range.start, (range.end - range.start) as usize);
         let offset = place.offset + from;
         if let Some(bytes) = self.chunk.as_ref().and_then(|chunk| chunk.get(place.segment, offset, len)) {
             return Ok(bytes);
         }
         let frame_len = place.len();
-        // Entries and parts lie apart: where the whole frame will be wanted it is read from its start.
+        // Where the whole frame will be wanted it is read from its start.
         let (start, wanted) = if self.sequential && frame_len <= WHOLE_BYTES {
             (0, frame_len.max(self.planned_from(place)))
         } else if frame_len <= SMALL_FRAME_BYTES {
@@ -642,14 +631,6 @@ impl<'a> FrameReader<'a> {
 
 fn ends_early(bytes: u64) -> Error {
     Error::damaged(format!("the file ends {bytes} bytes into this frame"))
-}
-
-fn entry_of(place: &Place) -> (u64, u64) {
-    (place.entry_at.into(), u64::from(place.entry_at) + u64::from(place.entry_len))
-}
-
-fn parts_of(place: &Place) -> (u64, u64) {
-    (place.parts_at.into(), u64::from(place.parts_at) + u64::from(place.parts_len))
 }
 
 #[cfg(test)]
