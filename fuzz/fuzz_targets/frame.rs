@@ -92,5 +92,5 @@ fn around(bytes: &[u8]) -> Vec<u8> {
         root: Hash::ZERO,
         previous: Hash::ZERO,
     };
-    builder.encode(&chained, None)
+    builder.encode(&chained, None).to_vec()
 }

@@ -646,7 +646,7 @@ impl Frame {
 
     /// The same frame with its content stored exactly as it is here, extents included: with the tree's edge, which
     /// must be that of the tree after it, or without.
-    pub fn with_edge(&self, edge: Option<&Tree>) -> Result<Vec<u8>> {
+    pub fn with_edge(&self, edge: Option<&Tree>) -> Result<EncodedFrame> {
         let mut builder = FrameBuilder::default();
         for index in 0..self.len() {
             let event = self.event(index)?;
@@ -660,7 +660,7 @@ impl Frame {
     ///
     /// # Errors
     /// `damaged` if an event is, or refers to another. What `recent` was told of it by then has to be forgotten.
-    pub fn reencode(&self, edge: Option<&Tree>, recent: &mut Recent) -> Result<Vec<u8>> {
+    pub fn reencode(&self, edge: Option<&Tree>, recent: &mut Recent) -> Result<EncodedFrame> {
         let mut builder = FrameBuilder::default();
         for index in 0..self.len() {
             let event = self.event(index)?;
@@ -706,8 +706,8 @@ const RECYCLED_BYTES_MAX: usize = 8 << 20;
 
 impl FrameBuilder {
     /// An empty builder that goes on with the memory of this one and of a frame it encoded.
-    pub fn recycle(mut self, encoded: Vec<u8>) -> Self {
-        self.spare = encoded;
+    pub fn recycle(mut self, encoded: EncodedFrame) -> Self {
+        self.spare = encoded.memory;
         let all = [&mut self.rows, &mut self.events, &mut self.spare];
         if all.iter().map(|buffer| buffer.capacity()).sum::<usize>() > RECYCLED_BYTES_MAX {
             return Self::default();
@@ -755,11 +755,10 @@ impl FrameBuilder {
     ///
     /// # Panics
     /// If the frame is empty, larger than [`FRAME_BYTES_MAX`], or `chained` counts other events than were added.
-    pub fn encode(&mut self, chained: &Chained, edge: Option<&Tree>) -> Vec<u8> {
+    pub fn encode(&mut self, chained: &Chained, edge: Option<&Tree>) -> EncodedFrame {
         assert_eq!(chained.count, self.count(), "the header counts the events of the frame");
         assert!(chained.count > 0, "a frame has at least one event");
-        let mut frame = std::mem::take(&mut self.spare);
-        frame.reserve(self.len_max() + SECTOR_BYTES);
+        let mut frame = EncodedFrame::with_capacity(self.len_max(), std::mem::take(&mut self.spare));
         let mut mask = [0; 8];
         loop {
             self.encode_masked(chained, edge, &mask, &mut frame);
@@ -771,25 +770,27 @@ impl FrameBuilder {
         }
     }
 
-    fn encode_masked(&self, chained: &Chained, edge: Option<&Tree>, mask: &[u8; 8], frame: &mut Vec<u8>) {
-        frame.clear();
-        frame.resize(HEADER_BYTES, 0);
+    fn encode_masked(&self, chained: &Chained, edge: Option<&Tree>, mask: &[u8; 8], out: &mut EncodedFrame) {
+        let EncodedFrame { memory, start } = out;
+        memory.truncate(*start);
+        memory.resize(*start + HEADER_BYTES, 0);
         for hash in edge.map_or(&[][..], Tree::edge) {
-            frame.extend_from_slice(&hash.0);
+            memory.extend_from_slice(&hash.0);
         }
-        let rows_at = frame.len();
-        frame.extend_from_slice(&self.rows);
-        let prelude_end = frame.len();
-        frame.extend_from_slice(&self.events);
-        if *mask != [0; 8] {
-            apply_mask(&mut frame[prelude_end..], mask, prelude_end);
-            put_checksums(frame, rows_at, prelude_end);
-            apply_mask(&mut frame[HEADER_BYTES..prelude_end], mask, HEADER_BYTES);
-        }
-        let prelude_crc = crc32fast::hash(&frame[HEADER_BYTES..prelude_end]);
-        frame.extend_from_slice(END_MARK);
+        let rows_at = memory.len() - *start;
+        memory.extend_from_slice(&self.rows);
+        let events_at = memory.len() - *start;
+        memory.extend_from_slice(&self.events);
+        memory.extend_from_slice(END_MARK);
+        let frame = &mut memory[*start..];
         let len = frame.len();
         assert!(len <= FRAME_BYTES_MAX, "a frame of {len} bytes was let in");
+        if *mask != [0; 8] {
+            apply_mask(&mut frame[events_at..len - END_MARK.len()], mask, events_at);
+            put_checksums(frame, rows_at, events_at);
+            apply_mask(&mut frame[HEADER_BYTES..events_at], mask, HEADER_BYTES);
+        }
+        let prelude_crc = crc32fast::hash(&frame[HEADER_BYTES..events_at]);
 
         let header = &mut frame[..HEADER_BYTES];
         header[0..4].copy_from_slice(MAGIC);
@@ -805,6 +806,53 @@ impl FrameBuilder {
         header[40..].copy_from_slice(&chained.encode());
         let crc = crc32fast::hash(header);
         header[36..40].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// An encoded frame. Its first byte lies at a multiple of [`SECTOR_BYTES`] in memory, so that a device can take it from
+/// there.
+#[derive(Debug, Default)]
+pub struct EncodedFrame {
+    memory: Vec<u8>,
+    /// Where in the memory the frame begins.
+    start: usize,
+}
+
+impl EncodedFrame {
+    /// Room for a frame and its padding, in this memory if it is enough.
+    fn with_capacity(len: usize, mut memory: Vec<u8>) -> Self {
+        memory.clear();
+        memory.reserve(len + 2 * SECTOR_BYTES);
+        let start = memory.as_ptr().align_offset(SECTOR_BYTES).min(SECTOR_BYTES);
+        memory.resize(start, 0);
+        Self { memory, start }
+    }
+
+    /// A copy of a frame that was encoded before.
+    pub fn copy_of(frame: &[u8]) -> Self {
+        let mut copy = Self::with_capacity(frame.len(), Vec::new());
+        copy.memory.extend_from_slice(frame);
+        copy
+    }
+
+    /// Adds zeros up to the end of the last sector.
+    pub fn pad(&mut self) {
+        let len = padded(self.len() as u64) as usize;
+        self.memory.resize(self.start + len, 0);
+    }
+}
+
+impl std::ops::Deref for EncodedFrame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+}
+
+impl From<EncodedFrame> for Bytes {
+    fn from(frame: EncodedFrame) -> Self {
+        Self::from(frame.memory).slice(frame.start..)
     }
 }
 
@@ -864,7 +912,7 @@ mod tests {
             root: tree.root(),
             previous: Hash::ZERO,
         };
-        builder.encode(&chained, with_edge.then_some(&tree))
+        builder.encode(&chained, with_edge.then_some(&tree)).to_vec()
     }
 
     /// The same frame as version 1 had it, whether it is masked or not.

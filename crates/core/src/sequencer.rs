@@ -20,7 +20,7 @@ use crate::entry::{DATA_PART, EncodedEnvelope, LogFields, Part};
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::event::{Event, shown};
 use crate::extents::{Anchor, Recent, anchors};
-use crate::frame::{Chained, EVENT_OVERHEAD_BYTES, Frame, FrameBuilder, OVERHEAD_BYTES_MAX};
+use crate::frame::{Chained, EVENT_OVERHEAD_BYTES, EncodedFrame, Frame, FrameBuilder, OVERHEAD_BYTES_MAX};
 use crate::ids::{FrameId, Hash, LogId, Position, Time, Version};
 use crate::limits::Limits;
 use crate::query::{Condition, ExpectedVersion, Query};
@@ -354,7 +354,7 @@ pub struct DraftedFrame {
     /// The chained part of its header.
     pub chained: Chained,
     /// The encoded frame, without padding.
-    pub bytes: Vec<u8>,
+    pub bytes: EncodedFrame,
     /// The state of the log once it is written.
     pub state: LogState,
     /// Its events.

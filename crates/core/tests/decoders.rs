@@ -211,7 +211,7 @@ fn frame(chance: &mut Chance, len: usize, with_edge: bool) -> (Vec<u8>, Vec<Vec<
         root: tree.root(),
         previous: Hash::ZERO,
     };
-    (builder.encode(&chained, with_edge.then_some(&tree)), entries)
+    (builder.encode(&chained, with_edge.then_some(&tree)).to_vec(), entries)
 }
 
 fn number_at(bytes: &[u8], at: usize) -> usize {

@@ -12,7 +12,7 @@ use precedent_core::{
     RegisterName, Result, Status, Store, Time,
 };
 
-use crate::io::faults::{Fault, FaultyIo, Random};
+use crate::io::faults::{Direct, Fault, FaultyIo, Random};
 use crate::{Access, EmbeddedStore, Options};
 
 pub(crate) const DIR: &str = "/store";
@@ -61,6 +61,7 @@ pub(crate) fn options() -> Options {
         index_flush_bytes: 2 << 10,
         pack: PACKS.get(),
         background: false,
+        direct_frame_bytes: 2 << 10,
         clock: Arc::new(move || Time::from_micros(ticks.fetch_add(1_000, Ordering::Relaxed)).unwrap()),
         ..Options::default()
     }
@@ -271,6 +272,30 @@ pub(crate) fn a_full_disk_at_any_operation_is_an_error_and_not_a_broken_log() {
         let mut told = Told::default();
         run(&io, &mut told);
         check(&io, &told, &format!("disk full at operation {at}"));
+    }
+}
+
+#[test]
+fn large_frames_go_past_the_cache_and_where_they_cannot_they_are_recorded_all_the_same() {
+    for (direct, expected) in [(Direct::Done, 3), (Direct::Unknown, 0), (Direct::Refused, 0)] {
+        let io = FaultyIo::default();
+        io.set_direct(direct);
+        // One segment for all, so that small frames and zeros lie between large ones.
+        let options = Options { segment_bytes: 1 << 20, ..options() };
+        let store = EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options).unwrap();
+        let sizes = [10, 9_000, 300, 0, 30_000, 2_500, 700];
+        let events: Vec<Event> =
+            (0..).zip(sizes).map(|(i, size)| event(&format!("e{i}"), noise(i, size))).collect();
+        for event in &events {
+            append(&store, vec![event.clone()]).unwrap();
+        }
+        assert_eq!(io.direct_writes(), expected, "{direct:?}");
+        drop(store);
+        let left = io.after_crash(&mut Random::new(1));
+        let store = open(&left).unwrap();
+        let found: Vec<Event> = read_all(&store).into_iter().map(|(_, event)| event).collect();
+        assert_eq!(found, events, "{direct:?}");
+        assert!(block_on(store.verify(&LogName::default(), None, &|_, _| ())).unwrap().is_ok());
     }
 }
 

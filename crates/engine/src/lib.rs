@@ -129,6 +129,8 @@ pub struct Options {
     pub background: bool,
     /// Whether it is a [`Mirror`]: then a frame of which only the beginning is known ends no log.
     pub(crate) is_mirror: bool,
+    /// A frame of this size is written past the system's cache, if that can be had.
+    pub(crate) direct_frame_bytes: u64,
 }
 
 impl Default for Options {
@@ -143,9 +145,15 @@ impl Default for Options {
             pack: true,
             background: true,
             is_mirror: false,
+            direct_frame_bytes: DIRECT_FRAME_BYTES,
         }
     }
 }
+
+/// Copying a frame of this size into the system's cache costs as much as all of its hashes, and more where the pages of
+/// the cache are new. Smaller ones are what many appenders make one event at a time: they are faster in zeroed space,
+/// and somebody may wait to read them.
+pub(crate) const DIRECT_FRAME_BYTES: u64 = 128 << 10;
 
 /// The options as the logs of an open store see them.
 pub(crate) struct Settings {
@@ -157,6 +165,7 @@ pub(crate) struct Settings {
     pub(crate) pack: bool,
     pub(crate) background: bool,
     pub(crate) is_mirror: bool,
+    pub(crate) direct_frame_bytes: u64,
     pub(crate) limits: Limits,
     pub(crate) lock_path: PathBuf,
     /// Why nothing is written any more, after a failure that could not be settled.
@@ -324,6 +333,7 @@ impl EmbeddedStore {
             index_flush_bytes: options.index_flush_bytes,
             pack: options.pack,
             background: options.background,
+            direct_frame_bytes: options.direct_frame_bytes,
             is_mirror: options.is_mirror,
             limits: Limits::new(Durability::Device),
             lock_path,

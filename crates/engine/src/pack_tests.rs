@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use precedent_core::commitment::{Salt, commit};
 use precedent_core::entry::{DATA_PART, EncodedEnvelope, LogFields, Part};
-use precedent_core::frame::{Chained, FrameBuilder, padded};
+use precedent_core::frame::{Chained, FrameBuilder};
 use precedent_core::sequencer::LogState;
 use precedent_core::tree::leaf_hash;
 use precedent_core::verify::Report;
@@ -339,8 +339,8 @@ impl Forger {
             previous: self.state.last_frame,
         };
         let mut bytes = builder.encode(&chained, Some(&self.state.tree));
-        bytes.resize(padded(bytes.len() as u64) as usize, 0);
-        self.bytes.extend(bytes);
+        bytes.pad();
+        self.bytes.extend_from_slice(&bytes);
         (self.state.last_frame, self.state.next_sequence) = (chained.hash(), self.state.next_sequence + 1);
     }
 }

@@ -86,8 +86,21 @@ pub(crate) enum Held {
     Syncs,
 }
 
+/// What becomes of writes past the cache.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Direct {
+    #[default]
+    Done,
+    /// No file can be opened for them.
+    Unknown,
+    /// The device takes larger pieces only.
+    Refused,
+}
+
 #[derive(Default)]
 struct Disk {
+    direct: Direct,
+    direct_writes: u64,
     inodes: Vec<Inode>,
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
@@ -259,6 +272,16 @@ impl FaultyIo {
         self.disk().fail_next_sync = Some(kind);
     }
 
+    /// What becomes of writes past the cache from now on.
+    pub(crate) fn set_direct(&self, direct: Direct) {
+        self.disk().direct = direct;
+    }
+
+    /// How many writes went past the cache.
+    pub(crate) fn direct_writes(&self) -> u64 {
+        self.disk().direct_writes
+    }
+
     /// How much all files together may hold; `None` for no bound.
     pub(crate) fn set_capacity(&self, capacity: Option<u64>) {
         self.disk().capacity = capacity;
@@ -383,10 +406,13 @@ impl Io for FaultyIo {
                 disk.changes.push(change);
                 inode
             }
+            (Mode::Direct, _) if disk.direct == Direct::Unknown => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
             (_, Some(inode)) => inode,
             (_, None) => return Err(io::ErrorKind::NotFound.into()),
         };
-        Ok(Arc::new(FaultyFile { disk: self.disk.clone(), inode }))
+        Ok(Arc::new(FaultyFile { disk: self.disk.clone(), inode, is_direct: mode == Mode::Direct }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -459,6 +485,7 @@ impl Drop for Guard {
 struct FaultyFile {
     disk: Arc<Shared>,
     inode: usize,
+    is_direct: bool,
 }
 
 impl FaultyFile {
@@ -483,6 +510,14 @@ impl IoFile for FaultyFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.disk.pass(Held::Writes);
         let mut disk = self.disk();
+        if self.is_direct {
+            let aligned = [bytes.as_ptr().addr(), bytes.len(), offset as usize];
+            assert!(aligned.iter().all(|n| n.is_multiple_of(SECTOR)), "{aligned:?}");
+            if disk.direct == Direct::Refused {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            disk.direct_writes += 1;
+        }
         let fault = disk.operation()?;
         let grows =
             (offset + bytes.len() as u64).saturating_sub(disk.inodes[self.inode].volatile.len() as u64);

@@ -21,6 +21,9 @@ pub(crate) enum Mode {
     Write,
     /// It is made, and must not exist.
     Create,
+    /// It exists, to write past the system's cache: whole sectors at multiples of their size, from memory that lies
+    /// so too. An error where that cannot be had.
+    Direct,
 }
 
 /// A file system.
@@ -125,6 +128,9 @@ impl Io for RealIo {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn IoFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(mode != Mode::Read).create_new(mode == Mode::Create);
+        if mode == Mode::Direct {
+            past_the_cache(&mut options)?;
+        }
         Ok(Arc::new(options.open(path)?))
     }
 
@@ -162,6 +168,17 @@ impl Io for RealIo {
             Err(std::fs::TryLockError::Error(e)) => Err(e),
         }
     }
+}
+
+#[cfg(target_os = "linux")]
+fn past_the_cache(options: &mut OpenOptions) -> io::Result<()> {
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_DIRECT);
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn past_the_cache(_: &mut OpenOptions) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 impl IoFile for File {

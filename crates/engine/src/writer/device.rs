@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use precedent_core::frame::{Chained, SECTOR_BYTES, padded};
+use precedent_core::frame::{Chained, EncodedFrame, SECTOR_BYTES};
 use precedent_core::sequencer::LogState;
 use precedent_core::{Error, ErrorKind, Result};
 
@@ -29,6 +29,8 @@ pub(super) struct Device {
     zeroed_end: u64,
     /// The file that is appended to; `None` before the first frame of a segment.
     file: Option<Arc<dyn IoFile>>,
+    /// The same file past the system's cache, since a large frame asked for it; `None` in it where that cannot be had.
+    direct: Option<Option<Arc<dyn IoFile>>>,
     /// Whether the mark `clean` is gone.
     clean_forgotten: bool,
     zeros: Vec<u8>,
@@ -56,6 +58,7 @@ impl Device {
             offset,
             zeroed_end,
             file,
+            direct: None,
             clean_forgotten: false,
             zeros: Vec::new(),
             sealed: true,
@@ -68,16 +71,25 @@ impl Device {
     ///
     /// An error that is not [`Error::may_have_been_written`] has left nothing behind. After any other the
     /// handle has stopped.
-    pub(super) fn write_frame(&mut self, chained: &Chained, bytes: &mut Vec<u8>) -> Result<u64> {
-        let padded_len = padded(bytes.len() as u64);
-        bytes.resize(padded_len as usize, 0);
+    pub(super) fn write_frame(&mut self, chained: &Chained, bytes: &mut EncodedFrame) -> Result<u64> {
+        bytes.pad();
+        let padded_len = bytes.len() as u64;
         self.make_log()?;
         self.forget_clean()?;
         let new_segment = self.make_room(padded_len, chained)?;
         let file = self.file.clone().expect("there is a segment to write to");
         let end = self.offset + padded_len;
-        let zeros_until = self.zeros_until(padded_len);
-        let mut written = file.write_at(bytes, self.offset);
+        let direct = self.direct(padded_len);
+        let zeros_until = if direct.is_some() { end } else { self.zeros_until(padded_len) };
+        let mut written = match direct.map(|direct| direct.write_at(bytes, self.offset)) {
+            // Not in pieces of this size on this device.
+            Some(Err(e)) if e.kind() == std::io::ErrorKind::InvalidInput => {
+                self.direct = Some(None);
+                file.write_at(bytes, self.offset)
+            }
+            Some(written) => written,
+            None => file.write_at(bytes, self.offset),
+        };
         if written.is_ok() && zeros_until > end {
             self.zeros.resize((ZERO_AHEAD_MAX as usize).max((zeros_until - end) as usize), 0);
             // Zeros are a convenience: without space for them the frame is still good.
@@ -103,6 +115,16 @@ impl Device {
         self.log.segments.push(chained, self.offset, padded_len);
         self.offset = end;
         Ok(padded_len)
+    }
+
+    /// The file past the system's cache, if a frame of this length goes that way.
+    fn direct(&mut self, padded_len: u64) -> Option<Arc<dyn IoFile>> {
+        if padded_len < self.log.settings.direct_frame_bytes {
+            return None;
+        }
+        let log = &self.log;
+        let open = || log.io.open(&log.segments.path(self.segment), Mode::Direct).ok();
+        self.direct.get_or_insert_with(open).clone()
     }
 
     /// Where zeros have to reach once a frame of this length is written.
@@ -196,6 +218,7 @@ impl Device {
         self.log.segments.save_active_map();
         self.log.segments.seal_active(self.state.size(), self.state.next_sequence);
         self.sealed = true;
+        self.direct = None;
         if let Some(file) = self.file.take() {
             let _ = file.set_len(self.offset);
         }

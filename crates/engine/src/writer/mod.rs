@@ -42,7 +42,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use precedent_core::drafts::Drafts;
 use precedent_core::entry::Entry;
 use precedent_core::extents::Recent;
-use precedent_core::frame::{Chained, FRAME_BYTES_MAX, Frame, FrameBuilder, padded};
+use precedent_core::frame::{Chained, EncodedFrame, FRAME_BYTES_MAX, Frame, FrameBuilder, padded};
 use precedent_core::memory::{forked, is_copy, no_log};
 use precedent_core::sequencer::{
     Draft, DraftedFrame, LogState, Prepared, StreamTip, check_clock, check_copied, clock_accepted,
@@ -523,7 +523,7 @@ impl Writer {
                 let chained = hole.chained();
                 let state = Arc::new(base.past(chained, hole.tree().clone())?);
                 self.log.index().add_unreadable(chained.first.0..chained.tree_size());
-                self.put_encoded(chained, hole.filled(), &[], state, drafting, device, publishing)?;
+                self.put_encoded(chained, EncodedFrame::copy_of(&hole.filled()), &[], state, drafting, device, publishing)?;
                 // Whoever opens the log finds its end without having to read through the hole.
                 drafting.plan.frames_since_edge = EDGE_FRAMES;
                 Ok(())
@@ -576,7 +576,7 @@ impl Writer {
     fn put_encoded(
         &self,
         chained: &Chained,
-        mut bytes: Vec<u8>,
+        mut bytes: EncodedFrame,
         events: &[(Hash, Entry)],
         state: Arc<LogState>,
         drafting: &mut Drafting,

@@ -64,6 +64,7 @@ pub(super) async fn measure(
     load(&log, loaded, progress).await?;
     if plan.in_process {
         found.disk(System::Precedent, disk(&log, place).await?);
+        warm(place).await?;
         found.reads(System::Precedent, &log).await?;
     }
     log.store().close().await?;
@@ -99,6 +100,18 @@ async fn open(place: &Path) -> Result<Log> {
 async fn open_without_packing(place: &Path) -> Result<Log> {
     let options = OpenOptions { pack: false, ..OpenOptions::default() };
     Ok(precedent::open(&url(place), options.access(Access::Own)).await?)
+}
+
+/// Brings what lies on the disk into the page cache: large appends go past it.
+async fn warm(path: &Path) -> Result<()> {
+    let place = path.to_owned();
+    let read = move || {
+        each(&place, &mut |path, _| {
+            std::io::copy(&mut std::fs::File::open(path)?, &mut std::io::sink())?;
+            Ok(())
+        })
+    };
+    blocking(read).await?.map_err(|error| unreadable(path, &error))
 }
 
 /// Records the events; four appends are under way at once.
