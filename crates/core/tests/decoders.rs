@@ -242,7 +242,8 @@ fn make_good(bytes: &mut [u8], lengths_too: bool) {
             let entry_end = entry_at + usize::from(u16::from_le_bytes([bytes[row], bytes[row + 1]]));
             let from = if apart { parts_at } else { entry_end };
             let parts_end = from.saturating_add(number_at(bytes, row + 2));
-            let (Some(entry), Some(parts)) = (bytes.get(entry_at..entry_end), bytes.get(from..parts_end)) else {
+            let (Some(entry), Some(parts)) = (bytes.get(entry_at..entry_end), bytes.get(from..parts_end))
+            else {
                 break;
             };
             let mut crc = crc32fast::Hasher::new();
