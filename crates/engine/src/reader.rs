@@ -460,7 +460,10 @@ impl<'a> FrameReader<'a> {
             let near = index.and_then(|index| walk.place(index)).and_then(|place| place.together());
             let Some(near) = near else { break };
             let all = start.min(near.start)..end.max(near.end);
-            if near.start > end + GAP_BYTES || start > near.end + GAP_BYTES || all.end - all.start > RANGE_BYTES {
+            if near.start > end + GAP_BYTES
+                || start > near.end + GAP_BYTES
+                || all.end - all.start > RANGE_BYTES
+            {
                 break;
             }
             Range { start, end } = all;

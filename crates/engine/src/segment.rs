@@ -277,7 +277,7 @@ pub(crate) struct Segments {
 
 /// Unpacked blocks that are kept.
 const BLOCKS_BYTES_MAX: usize = 8 << 20;
-/// Headers and directories that are kept: ten bytes an event.
+/// Headers and directories that are kept: twelve bytes an event.
 const HEADS_BYTES_MAX: usize = 16 << 20;
 
 /// One step of reading a segment frame by frame.

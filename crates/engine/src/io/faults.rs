@@ -13,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use super::{Io, IoFile, LockKind, Mode};
 
 const SECTOR: usize = 512;
+const PAGE: u64 = 4096;
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,29 @@ struct Inode {
     durable: Vec<u8>,
     volatile: Vec<u8>,
     pending: Vec<Pending>,
+}
+
+impl Inode {
+    /// Panics if pages of the cache that are written past have not been synced: which bytes win would be left to chance.
+    fn assert_clean(&self, offset: u64, len: u64) {
+        let pages = |offset: u64, len: u64| offset / PAGE..(offset + len).div_ceil(PAGE);
+        let written = pages(offset, len);
+        for pending in &self.pending {
+            match pending {
+                Pending::Write(offset, bytes) => {
+                    let dirty = pages(*offset, bytes.len() as u64);
+                    let apart = dirty.end <= written.start || written.end <= dirty.start;
+                    assert!(
+                        apart,
+                        "pages {dirty:?} are not synced, and {written:?} are written past the cache"
+                    );
+                }
+                Pending::Length(len) => {
+                    panic!("the length {len} is not synced, and past the cache is written")
+                }
+            }
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -406,13 +430,10 @@ impl Io for FaultyIo {
                 disk.changes.push(change);
                 inode
             }
-            (Mode::Direct, _) if disk.direct == Direct::Unknown => {
-                return Err(io::ErrorKind::Unsupported.into());
-            }
             (_, Some(inode)) => inode,
             (_, None) => return Err(io::ErrorKind::NotFound.into()),
         };
-        Ok(Arc::new(FaultyFile { disk: self.disk.clone(), inode, is_direct: mode == Mode::Direct }))
+        Ok(Arc::new(FaultyFile { disk: self.disk.clone(), inode, is_direct: false }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -517,6 +538,7 @@ impl IoFile for FaultyFile {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
             disk.direct_writes += 1;
+            disk.inodes[self.inode].assert_clean(offset, bytes.len() as u64);
         }
         let fault = disk.operation()?;
         let grows =
@@ -559,6 +581,17 @@ impl IoFile for FaultyFile {
                 }
                 Ok(())
             }
+        }
+    }
+
+    fn past_the_cache(&self, path: &Path) -> io::Result<Arc<dyn IoFile>> {
+        let disk = self.disk();
+        match disk.names.get(path) {
+            _ if disk.crashed => Err(died()),
+            Some(inode) if *inode == self.inode && disk.direct != Direct::Unknown => {
+                Ok(Arc::new(FaultyFile { disk: self.disk.clone(), inode: self.inode, is_direct: true }))
+            }
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

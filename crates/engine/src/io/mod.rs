@@ -21,9 +21,6 @@ pub(crate) enum Mode {
     Write,
     /// It is made, and must not exist.
     Create,
-    /// It exists, to write past the system's cache: whole sectors at multiples of their size, from memory that lies
-    /// so too. An error where that cannot be had.
-    Direct,
 }
 
 /// A file system.
@@ -65,6 +62,12 @@ pub(crate) trait IoFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Cuts the file or extends it with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// The same file, which has this path, to write past the system's cache: whole sectors at multiples of their size,
+    /// from memory that lies so too. An error where that cannot be had, and if another file has the path by now.
+    fn past_the_cache(&self, path: &Path) -> io::Result<Arc<dyn IoFile>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 /// Reads until the buffer is full or the file ends; answers how much there was.
@@ -128,9 +131,6 @@ impl Io for RealIo {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn IoFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(mode != Mode::Read).create_new(mode == Mode::Create);
-        if mode == Mode::Direct {
-            past_the_cache(&mut options)?;
-        }
         Ok(Arc::new(options.open(path)?))
     }
 
@@ -170,17 +170,6 @@ impl Io for RealIo {
     }
 }
 
-#[cfg(target_os = "linux")]
-fn past_the_cache(options: &mut OpenOptions) -> io::Result<()> {
-    std::os::unix::fs::OpenOptionsExt::custom_flags(options, libc::O_DIRECT);
-    Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn past_the_cache(_: &mut OpenOptions) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 impl IoFile for File {
     #[cfg(unix)]
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -218,5 +207,16 @@ impl IoFile for File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         File::set_len(self, len)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn past_the_cache(&self, path: &Path) -> io::Result<Arc<dyn IoFile>> {
+        use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+        let direct = OpenOptions::new().write(true).custom_flags(libc::O_DIRECT).open(path)?;
+        let (this, other) = (self.metadata()?, direct.metadata()?);
+        match (this.dev(), this.ino()) == (other.dev(), other.ino()) {
+            true => Ok(Arc::new(direct)),
+            false => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 }

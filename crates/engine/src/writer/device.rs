@@ -29,8 +29,7 @@ pub(super) struct Device {
     zeroed_end: u64,
     /// The file that is appended to; `None` before the first frame of a segment.
     file: Option<Arc<dyn IoFile>>,
-    /// The same file past the system's cache, since a large frame asked for it; `None` in it where that cannot be had.
-    direct: Option<Option<Arc<dyn IoFile>>>,
+    direct: Direct,
     /// Whether the mark `clean` is gone.
     clean_forgotten: bool,
     zeros: Vec<u8>,
@@ -39,6 +38,15 @@ pub(super) struct Device {
     /// How many drafted frames were not written, and why the last was not.
     pub(super) given_up: u64,
     pub(super) failure: Option<Error>,
+}
+
+/// The segment's file past the system's cache.
+enum Direct {
+    /// No large frame has asked for it.
+    Untried,
+    /// It cannot be had.
+    Refused,
+    Open(Arc<dyn IoFile>),
 }
 
 impl Device {
@@ -58,7 +66,7 @@ impl Device {
             offset,
             zeroed_end,
             file,
-            direct: None,
+            direct: Direct::Untried,
             clean_forgotten: false,
             zeros: Vec::new(),
             sealed: true,
@@ -79,16 +87,9 @@ impl Device {
         let new_segment = self.make_room(padded_len, chained)?;
         let file = self.file.clone().expect("there is a segment to write to");
         let end = self.offset + padded_len;
-        let direct = self.direct(padded_len);
-        let zeros_until = if direct.is_some() { end } else { self.zeros_until(padded_len) };
-        let mut written = match direct.map(|direct| direct.write_at(bytes, self.offset)) {
-            // Not in pieces of this size on this device.
-            Some(Err(e)) if e.kind() == std::io::ErrorKind::InvalidInput => {
-                self.direct = Some(None);
-                file.write_at(bytes, self.offset)
-            }
-            Some(written) => written,
-            None => file.write_at(bytes, self.offset),
+        let (mut written, zeros_until) = match self.write_past_the_cache(&*file, bytes) {
+            Some(written) => (written, end),
+            None => (file.write_at(bytes, self.offset), self.zeros_until(padded_len)),
         };
         if written.is_ok() && zeros_until > end {
             self.zeros.resize((ZERO_AHEAD_MAX as usize).max((zeros_until - end) as usize), 0);
@@ -117,14 +118,25 @@ impl Device {
         Ok(padded_len)
     }
 
-    /// The file past the system's cache, if a frame of this length goes that way.
-    fn direct(&mut self, padded_len: u64) -> Option<Arc<dyn IoFile>> {
-        if padded_len < self.log.settings.direct_frame_bytes {
+    /// Writes a large frame past the system's cache; `None` for a small one, and where that cannot be had.
+    fn write_past_the_cache(&mut self, file: &dyn IoFile, bytes: &[u8]) -> Option<std::io::Result<()>> {
+        if (bytes.len() as u64) < self.log.settings.direct_frame_bytes {
             return None;
         }
-        let log = &self.log;
-        let open = || log.io.open(&log.segments.path(self.segment), Mode::Direct).ok();
-        self.direct.get_or_insert_with(open).clone()
+        if let Direct::Untried = self.direct {
+            let direct = file.past_the_cache(&self.log.segments.path(self.segment));
+            self.direct = direct.map_or(Direct::Refused, Direct::Open);
+        }
+        let Direct::Open(direct) = &self.direct else { return None };
+        let written = direct.write_at(bytes, self.offset);
+        if let Err(error) = &written
+            && matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::Unsupported)
+        {
+            // Not in pieces of this size on this device.
+            self.direct = Direct::Refused;
+            return None;
+        }
+        Some(written)
     }
 
     /// Where zeros have to reach once a frame of this length is written.
@@ -218,7 +230,7 @@ impl Device {
         self.log.segments.save_active_map();
         self.log.segments.seal_active(self.state.size(), self.state.next_sequence);
         self.sealed = true;
-        self.direct = None;
+        self.direct = Direct::Untried;
         if let Some(file) = self.file.take() {
             let _ = file.set_len(self.offset);
         }

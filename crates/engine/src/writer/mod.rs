@@ -27,8 +27,8 @@
 //!
 //! For one appender the sync is nearly everything: what is added to it is waking two threads, some 50 µs, which
 //! is why a caller that may wait leads itself. For large batches it is the processor, and of an event of 1 KiB, in this
-//! order: its content held against recent content and remembered, its commitment, the copy into the page cache, the index and the
-//! question whether its key is known, its anchors, the leaf and the tree. `cargo run --release -p precedent-engine --example
+//! order: its content held against recent content and remembered, its commitment, the index and the question whether its key
+//! is known, its anchors, the leaf and the tree; of frames that are not large the copy into the page cache besides. `cargo run --release -p precedent-engine --example
 //! appends` measures it; what was learned stands in `docs/decisions/0022-what-an-append-costs.md`.
 
 mod background;
@@ -523,7 +523,15 @@ impl Writer {
                 let chained = hole.chained();
                 let state = Arc::new(base.past(chained, hole.tree().clone())?);
                 self.log.index().add_unreadable(chained.first.0..chained.tree_size());
-                self.put_encoded(chained, EncodedFrame::copy_of(&hole.filled()), &[], state, drafting, device, publishing)?;
+                self.put_encoded(
+                    chained,
+                    EncodedFrame::copy_of(&hole.filled()),
+                    &[],
+                    state,
+                    drafting,
+                    device,
+                    publishing,
+                )?;
                 // Whoever opens the log finds its end without having to read through the hole.
                 drafting.plan.frames_since_edge = EDGE_FRAMES;
                 Ok(())
