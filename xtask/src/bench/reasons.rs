@@ -1,7 +1,8 @@
 //! Why a peer is ahead, where it is: the last column of the table that says so.
 
 /// What a scattered event costs.
-const A_CALL_EACH: &str = "a call for each place, most of it the kernel's, and an event's entry is taken apart";
+const A_CALL_EACH: &str =
+    "a call for each place, most of it the kernel's, and an event's entry is taken apart";
 /// What the server reads from after a restart.
 const UNPACKED: &str = "the server reads packs: 16 KiB are unpacked for each place; the peer keeps what was written, uncompressed";
 const ONE_BY_ONE: &str = "a scan of packs unpacks everything; the peer keeps what was written, uncompressed";
