@@ -61,6 +61,16 @@ fn post(connection: &mut TcpStream, body: &str) -> Option<(u16, serde_json::Valu
     }
 }
 
+/// Letters that do not repeat.
+fn noise(seed: u64, len: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut letter = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + (state >> 59) as u8 % 26)
+    };
+    (0..len).map(|_| letter()).collect()
+}
+
 /// Appends batches until the server is gone; counts what was acknowledged.
 fn client(address: &str, name: &str, count: &AtomicU64) -> Vec<Acknowledged> {
     let mut acknowledged = Vec::new();
@@ -69,12 +79,16 @@ fn client(address: &str, name: &str, count: &AtomicU64) -> Vec<Acknowledged> {
     for number in 0..100_000 {
         let batch = format!("{name}.{number}");
         let size = 1 + number % 4;
-        let events: Vec<_> = (0..size)
-            .map(|i| {
-                serde_json::json!({"id": format!("{batch}.{i}"), "source": "urn:kill", "type": "test.happened",
-                    "stream": name, "data": {"text": "x".repeat((number as usize * 37 + i as usize * 500) % 3_000)}})
-            })
-            .collect();
+        // Every eighth makes a frame that is written past the system's cache.
+        let text = |i: u64| match number % 8 {
+            7 => noise(number * 4 + i, 50_000),
+            _ => "x".repeat((number as usize * 37 + i as usize * 500) % 3_000),
+        };
+        let event = |i: u64| {
+            serde_json::json!({"id": format!("{batch}.{i}"), "source": "urn:kill", "type": "test.happened",
+                "stream": name, "data": {"text": text(i)}})
+        };
+        let events: Vec<_> = (0..size).map(event).collect();
         let body = serde_json::json!({ "events": events }).to_string();
         match post(&mut connection, &body) {
             Some((200, answer)) => {
