@@ -437,8 +437,8 @@ impl Place {
 
     /// The bytes of the frame that are this event, if they lie together.
     pub fn together(&self) -> Option<Range<u64>> {
-        let (start, parts) = (u64::from(self.entry_at), u64::from(self.parts_at));
-        (start + u64::from(self.entry_len) == parts).then_some(start..parts + u64::from(self.parts_len))
+        let (entry, parts) = (self.entry(), self.parts());
+        (entry.end == parts.start).then_some(entry.start..parts.end)
     }
 
     /// The bytes of the entry.
