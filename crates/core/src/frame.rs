@@ -39,6 +39,8 @@
 //! random mask of eight non-zero bytes, found by trying. Nearly always the mask is zero and costs nothing.
 
 mod builder;
+#[cfg(any(test, feature = "conformance"))]
+mod version_1;
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -735,34 +737,8 @@ mod tests {
         builder.encode(&chained, with_edge.then_some(&tree)).to_vec()
     }
 
-    /// The same frame as version 1 had it, whether it is masked or not.
     fn of_version_1(bytes: &[u8]) -> Vec<u8> {
-        let frame = Frame::decode(Bytes::copy_from_slice(bytes)).unwrap();
-        let header = &frame.header;
-        let (rows_at, events_at) = (header.edge_end(), header.prelude_len());
-        let mut out = bytes[..events_at].to_vec();
-        header.unmask(&mut out[HEADER_BYTES..], HEADER_BYTES);
-        let stored: Vec<StoredEvent> = (0..frame.len()).map(|index| frame.event(index).unwrap()).collect();
-        stored.iter().for_each(|event| out.extend_from_slice(&event.entry));
-        let parts_at = out.len();
-        stored.iter().for_each(|event| out.extend_from_slice(&event.parts));
-        header.unmask(&mut out[events_at..], events_at);
-        let (mut entry_at, mut part_at) = (events_at, parts_at);
-        for (event, row_at) in stored.iter().zip((rows_at..).step_by(ROW_BYTES)) {
-            let (entry_end, part_end) = (entry_at + event.entry.len(), part_at + event.parts.len());
-            let crc = crc32fast::hash(&[&out[entry_at..entry_end], &out[part_at..part_end]].concat());
-            out[row_at + 6..row_at + 10].copy_from_slice(&crc.to_le_bytes());
-            (entry_at, part_at) = (entry_end, part_end);
-        }
-        header.unmask(&mut out[HEADER_BYTES..events_at], HEADER_BYTES);
-        out.extend_from_slice(END_MARK);
-        out[4..6].copy_from_slice(&FORMAT_APART.to_le_bytes());
-        let crc = crc32fast::hash(&out[HEADER_BYTES..events_at]);
-        out[32..36].copy_from_slice(&crc.to_le_bytes());
-        out[36..40].fill(0);
-        let crc = crc32fast::hash(&out[..HEADER_BYTES]);
-        out[36..40].copy_from_slice(&crc.to_le_bytes());
-        out
+        Frame::decode(Bytes::copy_from_slice(bytes)).unwrap().of_version_1().unwrap()
     }
 
     #[test]

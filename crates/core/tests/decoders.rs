@@ -212,23 +212,13 @@ fn frame(chance: &mut Chance, len: usize, with_edge: bool) -> (Vec<u8>, Vec<Vec<
         previous: Hash::ZERO,
     };
     let frame = builder.encode(&chained, with_edge.then_some(&tree)).to_vec();
-    (if chance.below(2) == 0 { of_version_1(frame) } else { frame }, entries)
-}
-
-/// The same frame as version 1 had it: all entries, then all parts. A masked one stays as it is.
-fn of_version_1(mut bytes: Vec<u8>) -> Vec<u8> {
-    let frame = Frame::decode(bytes.clone().into()).expect("a sound frame");
-    if bytes[24..32] != [0; 8] {
-        return bytes;
+    match chance.below(2) {
+        0 => (frame, entries),
+        _ => {
+            let frame = Frame::decode(frame.into()).expect("a sound frame");
+            (frame.of_version_1().expect("sound events"), entries)
+        }
     }
-    let stored: Vec<_> = (0..frame.len()).map(|index| frame.event(index).expect("a sound event")).collect();
-    let apart = stored.iter().map(|event| &event.entry).chain(stored.iter().map(|event| &event.parts));
-    let apart: Vec<u8> = apart.flatten().copied().collect();
-    let events = frame.header.prelude_len();
-    bytes[events..events + apart.len()].copy_from_slice(&apart);
-    bytes[4] = 1;
-    make_good(&mut bytes, false);
-    bytes
 }
 
 fn number_at(bytes: &[u8], at: usize) -> usize {

@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use precedent_core::frame::HEADER_BYTES;
 use precedent_core::{Direction, Event, LogName, Position, Query, Read, Store, Time, TimeField};
 
 use crate::crash_tests::{self, DIR, append, block_on, event, noise, packing};
@@ -238,17 +237,7 @@ fn as_version_1(io: &FaultyIo) -> usize {
     let mut next = Some(0);
     while let Some(place) = next.and_then(|sequence| log.segments.frame_number(sequence).unwrap()) {
         let frame = FrameReader::new(&log.segments, true).frame(&place).unwrap();
-        let mut bytes = frame.bytes().to_vec();
-        let (header, events) = bytes.split_at_mut(frame.header.prelude_len());
-        assert_eq!(header[24..32], [0; 8], "a frame without a mask");
-        let stored: Vec<_> = (0..frame.len()).map(|index| frame.event(index).unwrap()).collect();
-        let (entries, parts) = (stored.iter().map(|e| &e.entry), stored.iter().map(|e| &e.parts));
-        let apart = entries.chain(parts).flat_map(|bytes| bytes.iter());
-        events.iter_mut().zip(apart).for_each(|(to, byte)| *to = *byte);
-        header[4] = 1;
-        header[36..40].fill(0);
-        let crc = crc32fast::hash(&header[..HEADER_BYTES]);
-        header[36..40].copy_from_slice(&crc.to_le_bytes());
+        let bytes = frame.of_version_1().unwrap();
         let file = io.open(&log.segments.path(place.segment), Mode::Write).unwrap();
         file.write_at(&bytes, place.offset).unwrap();
         file.sync().unwrap();
