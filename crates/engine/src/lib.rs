@@ -153,7 +153,7 @@ impl Default for Options {
 /// Copying a frame of this size into the system's cache costs as much as all of its hashes, and more where the pages of
 /// the cache are new. Smaller ones are what many appenders make one event at a time: they are faster in zeroed space,
 /// and somebody may wait to read them.
-const DIRECT_FRAME_BYTES: u64 = 128 << 10;
+const DIRECT_FRAME_BYTES: u64 = 96 << 10;
 
 /// The options as the logs of an open store see them.
 pub(crate) struct Settings {
