@@ -16,9 +16,9 @@
 //! - It is physical: entry, commitment and length are those of the whole content, so roots and proofs do not
 //!   know of it, and a copied log may choose anew.
 //!
-//! Repeats are found by content-defined anchors: places where a rolling hash of the last 64 bytes has its seven highest
-//! bits zero, and which lie 256 bytes apart or more: about one in 384 bytes (the *gear* hash of Xia et al., "Ddelta",
-//! 2014). [`anchors`] finds them on the caller's thread; [`Recent`] remembers those of the newest literals, in bounded memory. Where one is met
+//! Repeats are found by content-defined anchors: places where the last eight bytes, multiplied, have their seven highest
+//! bits set, and which lie 256 bytes apart or more: about one in 384 bytes. An anchor is known by a hash of the last 64.
+//! [`anchors`] finds them on the caller's thread; [`Recent`] remembers those of the newest literals, in bounded memory. Where one is met
 //! again the bytes themselves are compared and the match is grown both ways. A hash that is not met, or met by
 //! chance, costs bytes and never truth.
 
@@ -43,31 +43,20 @@ pub const SOURCES_MAX: usize = 16;
 
 /// An extent that is shorter costs more to follow than it saves.
 const EXTENT_BYTES_MIN: usize = 32;
-/// Bytes the rolling hash depends on.
+/// Bytes that the hash of an anchor depends on …
 const WINDOW: usize = 64;
+/// … and of those the last, which say whether there is one.
+const WORD: usize = 8;
 /// Anchors lie at least so far apart: content of one repeated byte has one everywhere, or none. What lies between an
-/// anchor and the first place where the next can be needs no hash, so half of all bytes are passed over.
+/// anchor and the first place where the next can be is passed over.
 const ANCHOR_DISTANCE_MIN: usize = 256;
 /// Beyond that one place in two to the power of this is an anchor.
 const ANCHOR_BITS: u32 = 7;
 /// Content without repeats has an anchor in about so many bytes.
 const BYTES_AN_ANCHOR: usize = ANCHOR_DISTANCE_MIN + (1 << ANCHOR_BITS);
 
-/// A number for every byte value, made by SplitMix64 (Steele et al., 2014) from zero. They are no part of the format.
-const GEAR: [u64; 256] = {
-    let mut gear = [0; 256];
-    let mut state = 0u64;
-    let mut i = 0;
-    while i < 256 {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        gear[i] = z ^ (z >> 31);
-        i += 1;
-    }
-    gear
-};
+/// An odd number without pattern: two to the power of 64 by the golden ratio. It is no part of the format.
+const MIX: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A place in content that is found again wherever the same 64 bytes stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,10 +73,10 @@ pub fn anchors(content: &[u8]) -> Vec<Anchor> {
 }
 
 fn all_anchors(content: &[u8]) -> Vec<Anchor> {
-    let mut found = Vec::new();
     if u32::try_from(content.len()).is_err() {
-        return found;
+        return Vec::new();
     }
+    let mut found = Vec::with_capacity(content.len() / BYTES_AN_ANCHOR + 2);
     let mut from = 0;
     while let Some(anchor) = next_anchor(content, from) {
         // What lies in between is not even looked at.
@@ -97,45 +86,28 @@ fn all_anchors(content: &[u8]) -> Vec<Anchor> {
     found
 }
 
-const _: () =
-    assert!((WINDOW - 1).is_multiple_of(3), "the bytes before the first hash are taken three at a time");
-
 /// The first anchor whose 64 bytes begin at `from` or behind it.
 ///
-/// Half of everything that is recorded goes through here byte by byte. So it goes four bytes at a time, and what they
-/// add is put together before it meets the hash, which each step has to wait for.
+/// A third of everything that is recorded goes through here byte by byte. So nothing is carried from one byte to the next,
+/// they are taken eight at a time, and the 64 bytes are hashed where an anchor is, and nowhere else.
 fn next_anchor(content: &[u8], from: usize) -> Option<Anchor> {
-    const LIMIT: u64 = 1 << (64 - ANCHOR_BITS);
-    let gear = |byte: u8| GEAR[usize::from(byte)];
-    let (before, rest) = content.get(from..)?.split_at_checked(WINDOW - 1)?;
-    let mut hash = before.chunks_exact(3).fold(0u64, |hash, three| {
-        let [a, b, c] = [gear(three[0]), gear(three[1]), gear(three[2])];
-        (hash << 3).wrapping_add((a << 2).wrapping_add(b << 1).wrapping_add(c))
+    /// The upper bits of an anchor are ones. (Were they zeros, zeros would be full of anchors.)
+    const LEAST: u64 = u64::MAX << (64 - ANCHOR_BITS);
+    let mixed = |bytes: &[u8; WORD], with: u64| (u64::from_le_bytes(*bytes) ^ with).wrapping_mul(MIX);
+    let is_one = |end: &[u8; WORD]| mixed(end, 0) >= LEAST;
+    let mut begin = from + WINDOW - WORD;
+    while let Some(eight) = content.get(begin..).and_then(<[u8]>::first_chunk::<{ WORD + 7 }>)
+        && !eight.array_windows().any(is_one)
+    {
+        begin += 8;
+    }
+    let at = begin + WORD + content.get(begin..)?.array_windows().position(is_one)?;
+    let words = content[at - WINDOW..at].as_chunks().0;
+    let hash = words.iter().fold(0, |hash, word| {
+        let mixed = mixed(word, hash);
+        mixed ^ (mixed >> 32)
     });
-    let mut behind = from + WINDOW - 1;
-    let found = |behind: usize, hash: u64| Some(Anchor { at: behind as u32, hash });
-    let mut fours = rest.chunks_exact(4);
-    for four in &mut fours {
-        let [a, b, c, d] = [gear(four[0]), gear(four[1]), gear(four[2]), gear(four[3])];
-        let first = (hash << 1).wrapping_add(a);
-        let second = (hash << 2).wrapping_add((a << 1).wrapping_add(b));
-        let third = (second << 1).wrapping_add(c);
-        hash = (second << 2).wrapping_add((c << 1).wrapping_add(d));
-        if first.min(second).min(third.min(hash)) < LIMIT {
-            let all = [first, second, third, hash];
-            let index = all.iter().position(|hash| *hash < LIMIT)?;
-            return found(behind + index + 1, all[index]);
-        }
-        behind += 4;
-    }
-    for byte in fours.remainder() {
-        hash = (hash << 1).wrapping_add(gear(*byte));
-        behind += 1;
-        if hash < LIMIT {
-            return found(behind, hash);
-        }
-    }
-    None
+    Some(Anchor { at: at as u32, hash })
 }
 
 /// A piece of a part's content.
@@ -333,8 +305,7 @@ impl Hasher for Identity {
     }
 
     fn write_u64(&mut self, value: u64) {
-        // The upper bits are zero at every anchor.
-        self.0 = value.rotate_left(ANCHOR_BITS + 7) ^ value;
+        self.0 = value;
     }
 }
 
@@ -861,12 +832,12 @@ fn limit(found: &mut Vec<Match>) {
     found.drain(best.1);
 }
 
-/// What tells the anchors of one scope from those of another in the table.
 /// The index of the event with this lower half of a number, if `first` is the number of the first: others lie behind all.
 fn index_of(number: u32, first: u64) -> usize {
     number.wrapping_sub(first as u32) as usize
 }
 
+/// What tells the anchors of one scope from those of another in the table.
 fn mix_of(scope: Option<&str>) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     scope.map_or(0, |scope| {
@@ -940,17 +911,17 @@ mod tests {
     }
 
     #[test]
-    fn anchors_are_where_the_hash_of_sixty_four_bytes_says_and_not_too_close() {
+    fn anchors_are_where_the_bytes_before_them_say_and_not_too_close() {
         for (seed, len) in [(1, 0), (2, 63), (3, 64), (4, 65), (5, 1_027), (6, 20_001), (7, 20_002)] {
             let content = noise(seed, len);
             let mut expected: Vec<Anchor> = Vec::new();
             for behind in WINDOW..=content.len() {
-                let window = &content[behind - WINDOW..behind];
-                let hash =
-                    window.iter().fold(0u64, |hash, byte| (hash << 1).wrapping_add(GEAR[*byte as usize]));
-                let apart = expected.last().map_or(WINDOW, |last| behind - last.at as usize);
-                if hash >> (64 - ANCHOR_BITS) == 0 && (expected.is_empty() || apart >= ANCHOR_DISTANCE_MIN) {
-                    expected.push(Anchor { at: behind as u32, hash });
+                let end: [u8; 8] = content[behind - 8..behind].try_into().unwrap();
+                let is_one = u64::from_le_bytes(end).wrapping_mul(MIX) >> (64 - ANCHOR_BITS) == 0x7f;
+                let apart = expected.last().map_or(usize::MAX, |last| behind - last.at as usize);
+                if is_one && apart >= ANCHOR_DISTANCE_MIN {
+                    let alone = next_anchor(&content[behind - WINDOW..behind], 0).unwrap();
+                    expected.push(Anchor { at: behind as u32, hash: alone.hash });
                 }
             }
             assert_eq!(all_anchors(&content), expected, "{len} bytes");
