@@ -202,7 +202,7 @@ pub fn assemble(attributes: Vec<(String, AttributeValue)>, data: Option<Bytes>) 
     let missing = |name: &str| Error::invalid(format!("the attribute '{name}' is missing"));
     let event = event.checked_so_far()?;
     let (id, source) = (id.ok_or_else(|| missing("id"))?, source.ok_or_else(|| missing("source"))?);
-    event.named(source, id, event_type.ok_or_else(|| missing("type"))?).build()
+    event.named(&source, &id, &event_type.ok_or_else(|| missing("type"))?).build()
 }
 
 /// The members of a JSON object in their order, their values unparsed.

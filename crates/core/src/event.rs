@@ -166,21 +166,61 @@ pub struct Event {
 #[derive(Clone)]
 enum Envelope {
     /// Made here.
-    Built(Box<Built>),
+    Built(Built),
     /// Read from a log.
     Recorded(Recorded),
 }
 
+/// Attributes as they were given, in one piece of memory: an event has several, and many events are made.
 #[derive(Clone, Default)]
 struct Built {
-    id: String,
-    source: String,
-    event_type: String,
-    stream: Option<String>,
-    time: Option<String>,
-    datacontenttype: Option<String>,
-    dataschema: Option<String>,
-    listed: Listed,
+    /// All texts, one behind the other.
+    texts: String,
+    id: Place,
+    source: Place,
+    event_type: Place,
+    stream: Option<Place>,
+    time: Option<Place>,
+    datacontenttype: Option<Place>,
+    dataschema: Option<Place>,
+    /// Tags and attributes, if there are any.
+    listed: Option<Box<Listed>>,
+}
+
+/// Where a text lies among [`Built::texts`].
+#[derive(Clone, Copy, Default)]
+struct Place {
+    at: u32,
+    len: u32,
+}
+
+impl Built {
+    /// Adds a text. What is beyond 4 GiB is cut off, which [`Self::check`] finds.
+    fn put(&mut self, text: &str) -> Place {
+        let place = |at: usize| u32::try_from(at).ok();
+        let at = self.texts.len();
+        match (place(at), place(text.len()), place(at + text.len())) {
+            (Some(at), Some(len), Some(_)) => {
+                self.texts.push_str(text);
+                Place { at, len }
+            }
+            _ => Place { at: 0, len: u32::MAX },
+        }
+    }
+
+    fn text(&self, place: Place) -> &str {
+        let at = place.at as usize;
+        self.texts.get(at..at + place.len as usize).unwrap_or_default()
+    }
+
+    fn listed(&self) -> &Listed {
+        static NONE: Listed = Listed { tags: Vec::new(), attributes: BTreeMap::new() };
+        self.listed.as_deref().unwrap_or(&NONE)
+    }
+
+    fn listed_mut(&mut self) -> &mut Listed {
+        self.listed.get_or_insert_default()
+    }
 }
 
 /// What has as many values as the producer likes.
@@ -316,13 +356,16 @@ impl Event {
     /// Starts an event from what every event has. `source` and `id` together are its key: an append that
     /// repeats them with the same content records nothing new.
     pub fn builder(
-        source: impl Into<String>,
-        id: impl Into<String>,
-        event_type: impl Into<String>,
+        source: impl AsRef<str>,
+        id: impl AsRef<str>,
+        event_type: impl AsRef<str>,
     ) -> EventBuilder {
-        let (id, source, event_type) = (id.into(), source.into(), event_type.into());
-        let built = Built { id, source, event_type, ..Built::default() };
-        EventBuilder { built: Box::new(built), data: None, failed: None }
+        /// Room for a stream and a media type.
+        const ROOM: usize = 64;
+        let (source, id, event_type) = (source.as_ref(), id.as_ref(), event_type.as_ref());
+        let room = source.len() + id.len() + event_type.len() + ROOM;
+        let built = Built { texts: String::with_capacity(room), ..Built::default() };
+        EventBuilder { built, data: None, failed: None }.named(source, id, event_type)
     }
 
     /// The event of an entry with these bytes, which were found to be one, its attributes at these places.
@@ -332,54 +375,54 @@ impl Event {
 
     fn text<'a>(
         &'a self,
-        built: impl FnOnce(&'a Built) -> Option<&'a str>,
+        place: impl FnOnce(&Built) -> Option<Place>,
         span: impl FnOnce(&Spans) -> Span,
     ) -> Option<&'a str> {
         match &self.envelope {
-            Envelope::Built(event) => built(event),
+            Envelope::Built(event) => place(event).map(|place| event.text(place)),
             Envelope::Recorded(event) => event.text(span(&event.spans)),
         }
     }
 
     /// The producer's id, unique within its source.
     pub fn id(&self) -> &str {
-        self.text(|built| Some(&built.id), |spans| spans.id).expect(CHECKED)
+        self.text(|built| Some(built.id), |spans| spans.id).expect(CHECKED)
     }
 
     /// Who produced the event: a URI reference.
     pub fn source(&self) -> &str {
-        self.text(|built| Some(&built.source), |spans| spans.source).expect(CHECKED)
+        self.text(|built| Some(built.source), |spans| spans.source).expect(CHECKED)
     }
 
     /// What kind of fact this is, such as `ai.decision.made`.
     pub fn event_type(&self) -> &str {
-        self.text(|built| Some(&built.event_type), |spans| spans.event_type).expect(CHECKED)
+        self.text(|built| Some(built.event_type), |spans| spans.event_type).expect(CHECKED)
     }
 
     /// The stream the event belongs to: `subject` in CloudEvents.
     pub fn stream(&self) -> Option<&str> {
-        self.text(|built| built.stream.as_deref(), |spans| spans.stream)
+        self.text(|built| built.stream, |spans| spans.stream)
     }
 
     /// When it happened, as the producer wrote it (RFC 3339).
     pub fn time(&self) -> Option<&str> {
-        self.text(|built| built.time.as_deref(), |spans| spans.time)
+        self.text(|built| built.time, |spans| spans.time)
     }
 
     /// The media type of the data; none means JSON.
     pub fn datacontenttype(&self) -> Option<&str> {
-        self.text(|built| built.datacontenttype.as_deref(), |spans| spans.datacontenttype)
+        self.text(|built| built.datacontenttype, |spans| spans.datacontenttype)
     }
 
     /// The schema the data follows.
     pub fn dataschema(&self) -> Option<&str> {
-        self.text(|built| built.dataschema.as_deref(), |spans| spans.dataschema)
+        self.text(|built| built.dataschema, |spans| spans.dataschema)
     }
 
     /// The tags, in the producer's order.
     pub fn tags(&self) -> &[Tag] {
         match &self.envelope {
-            Envelope::Built(event) => &event.listed.tags,
+            Envelope::Built(event) => &event.listed().tags,
             Envelope::Recorded(event) if event.spans.tags.0 == 0 => &[],
             Envelope::Recorded(event) => &event.listed().tags,
         }
@@ -388,7 +431,7 @@ impl Event {
     /// Whether it has this tag.
     pub fn has_tag(&self, tag: &Tag) -> bool {
         match &self.envelope {
-            Envelope::Built(event) => event.listed.tags.contains(tag),
+            Envelope::Built(event) => event.listed().tags.contains(tag),
             Envelope::Recorded(event) => event.tags().any(|other| other == tag.as_str()),
         }
     }
@@ -397,7 +440,7 @@ impl Event {
     pub fn attributes(&self) -> &BTreeMap<String, AttributeValue> {
         static NONE: BTreeMap<String, AttributeValue> = BTreeMap::new();
         match &self.envelope {
-            Envelope::Built(event) => &event.listed.attributes,
+            Envelope::Built(event) => &event.listed().attributes,
             Envelope::Recorded(event) if !event.spans.has_extensions => &NONE,
             Envelope::Recorded(event) => &event.listed().attributes,
         }
@@ -406,7 +449,7 @@ impl Event {
     /// The text of an extension attribute, if it is there and is text.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         match &self.envelope {
-            Envelope::Built(event) => match event.listed.attributes.get(name) {
+            Envelope::Built(event) => match event.listed().attributes.get(name) {
                 Some(AttributeValue::String(value)) => Some(value),
                 _ => None,
             },
@@ -461,25 +504,23 @@ impl Event {
 
     /// A builder that starts from this event.
     pub fn into_builder(self) -> EventBuilder {
-        let built = match self.envelope {
-            Envelope::Built(built) => built,
-            Envelope::Recorded(event) => {
-                let text = |span| event.text(span).map(str::to_owned);
-                let checked = |span| text(span).expect(CHECKED);
-                let spans = &event.spans;
-                Box::new(Built {
-                    id: checked(spans.id),
-                    source: checked(spans.source),
-                    event_type: checked(spans.event_type),
-                    stream: text(spans.stream),
-                    time: text(spans.time),
-                    datacontenttype: text(spans.datacontenttype),
-                    dataschema: text(spans.dataschema),
-                    listed: event.listed().clone(),
-                })
-            }
+        let event = match self.envelope {
+            Envelope::Built(built) => return EventBuilder { built, data: self.data, failed: None },
+            Envelope::Recorded(event) => event,
         };
-        EventBuilder { built, data: self.data, failed: None }
+        let (text, spans) = (|span| event.text(span), &event.spans);
+        let checked = |span| text(span).expect(CHECKED);
+        let mut builder = Self::builder(checked(spans.source), checked(spans.id), checked(spans.event_type));
+        let built = &mut builder.built;
+        built.stream = text(spans.stream).map(|stream| built.put(stream));
+        built.time = text(spans.time).map(|time| built.put(time));
+        built.datacontenttype = text(spans.datacontenttype).map(|media_type| built.put(media_type));
+        built.dataschema = text(spans.dataschema).map(|schema| built.put(schema));
+        if spans.has_extensions || spans.tags.0 > 0 {
+            built.listed = Some(Box::new(event.listed().clone()));
+        }
+        builder.data = self.data;
+        builder
     }
 }
 
@@ -487,27 +528,28 @@ impl Built {
     /// Checks what CloudEvents asks of an event: no attribute is empty, none holds control characters,
     /// names of attributes are lowercase letters and digits, `time` is RFC 3339.
     fn check(&self) -> Result<()> {
+        let required = [("id", self.id), ("source", self.source), ("type", self.event_type)];
         let optional = [
-            ("subject", &self.stream),
-            ("time", &self.time),
-            ("datacontenttype", &self.datacontenttype),
-            ("dataschema", &self.dataschema),
+            ("subject", self.stream),
+            ("time", self.time),
+            ("datacontenttype", self.datacontenttype),
+            ("dataschema", self.dataschema),
         ];
-        check_text("id", &self.id)?;
-        check_text("source", &self.source)?;
-        check_text("type", &self.event_type)?;
-        for (name, value) in optional {
-            if let Some(value) = value {
-                check_text(name, value)?;
+        let optional = optional.into_iter().filter_map(|(name, place)| Some((name, place?)));
+        for (name, place) in required.into_iter().chain(optional) {
+            if place.len == u32::MAX {
+                return Err(Error::invalid(format!("attribute '{name}' is too long: it ends beyond 4 GiB")));
             }
+            check_text(name, self.text(place))?;
         }
-        if let Some(time) = &self.time {
-            ids::parse_rfc3339(time).map_err(|e| e.context("attribute 'time'"))?;
+        if let Some(time) = self.time {
+            ids::parse_rfc3339(self.text(time)).map_err(|e| e.context("attribute 'time'"))?;
         }
-        for tag in &self.listed.tags {
+        let Some(listed) = &self.listed else { return Ok(()) };
+        for tag in &listed.tags {
             check_characters("tags", tag.as_str())?;
         }
-        for (name, value) in &self.listed.attributes {
+        for (name, value) in &listed.attributes {
             check_attribute_name(name)?;
             if let AttributeValue::String(value) = value {
                 check_characters(name, value)?;
@@ -590,21 +632,21 @@ fn check_characters(name: &str, value: &str) -> Result<()> {
 #[derive(Clone)]
 #[must_use]
 pub struct EventBuilder {
-    built: Box<Built>,
+    built: Built,
     data: Option<Bytes>,
     failed: Option<Error>,
 }
 
 impl EventBuilder {
     /// The stream the event belongs to.
-    pub fn stream(mut self, stream: impl Into<String>) -> Self {
-        self.built.stream = Some(stream.into());
+    pub fn stream(mut self, stream: impl AsRef<str>) -> Self {
+        self.built.stream = Some(self.built.put(stream.as_ref()));
         self
     }
 
     /// When it happened, in RFC 3339; kept as written.
-    pub fn time(mut self, time: impl Into<String>) -> Self {
-        self.built.time = Some(time.into());
+    pub fn time(mut self, time: impl AsRef<str>) -> Self {
+        self.built.time = Some(self.built.put(time.as_ref()));
         self
     }
 
@@ -614,21 +656,21 @@ impl EventBuilder {
     }
 
     /// The media type of the data.
-    pub fn datacontenttype(mut self, media_type: impl Into<String>) -> Self {
-        self.built.datacontenttype = Some(media_type.into());
+    pub fn datacontenttype(mut self, media_type: impl AsRef<str>) -> Self {
+        self.built.datacontenttype = Some(self.built.put(media_type.as_ref()));
         self
     }
 
     /// The schema the data follows.
-    pub fn dataschema(mut self, schema: impl Into<String>) -> Self {
-        self.built.dataschema = Some(schema.into());
+    pub fn dataschema(mut self, schema: impl AsRef<str>) -> Self {
+        self.built.dataschema = Some(self.built.put(schema.as_ref()));
         self
     }
 
     /// Adds the tag `key=value`.
     pub fn tag(mut self, key: &str, value: &str) -> Self {
         match Tag::new(key, value) {
-            Ok(tag) => self.built.listed.tags.push(tag),
+            Ok(tag) => self.built.listed_mut().tags.push(tag),
             Err(error) => self.failed = self.failed.or(Some(error)),
         }
         self
@@ -636,13 +678,16 @@ impl EventBuilder {
 
     /// Adds tags.
     pub fn tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
-        self.built.listed.tags.extend(tags);
+        let mut tags = tags.into_iter().peekable();
+        if tags.peek().is_some() {
+            self.built.listed_mut().tags.extend(tags);
+        }
         self
     }
 
     /// Sets an extension attribute.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<AttributeValue>) -> Self {
-        self.built.listed.attributes.insert(name.into(), value.into());
+        self.built.listed_mut().attributes.insert(name.into(), value.into());
         self
     }
 
@@ -670,8 +715,10 @@ impl EventBuilder {
     }
 
     /// Sets what every event has, for a codec that learns it last.
-    pub(crate) fn named(mut self, source: String, id: String, event_type: String) -> Self {
-        (self.built.source, self.built.id, self.built.event_type) = (source, id, event_type);
+    pub(crate) fn named(mut self, source: &str, id: &str, event_type: &str) -> Self {
+        let built = &mut self.built;
+        (built.source, built.id, built.event_type) =
+            (built.put(source), built.put(id), built.put(event_type));
         self
     }
 
