@@ -230,6 +230,22 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// Bytes of the head of an item.
+pub(crate) fn head_len(value: u64) -> usize {
+    match value {
+        0..24 => 1,
+        24..0x100 => 2,
+        0x100..0x1_0000 => 3,
+        0x1_0000..0x1_0000_0000 => 5,
+        _ => 9,
+    }
+}
+
+/// Bytes of a text with its head.
+pub(crate) fn text_len(text: &str) -> usize {
+    head_len(text.len() as u64) + text.len()
+}
+
 /// Appends items to `out`, each in its shortest form.
 pub(crate) struct Writer<'a> {
     out: &'a mut Vec<u8>,

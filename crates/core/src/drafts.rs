@@ -88,7 +88,7 @@ impl ByKey {
         if self.0.0.is_empty() {
             return None;
         }
-        let is = |index: &u32| has_key(&events[*index as usize].event, event.source(), event.id());
+        let is = |index: &u32| has_key(events[*index as usize].event(), event.source(), event.id());
         self.0.get(hash, is).map(|index| *index as usize)
     }
 
@@ -223,6 +223,6 @@ impl Drafts {
     pub(crate) fn first_match(&self, query: &Query, after: Option<Position>) -> Option<Position> {
         let events = self.frames.iter().flat_map(|frame| frame.events.iter());
         let behind = |event: &&DraftedEvent| after.is_none_or(|after| event.position > after);
-        events.filter(behind).find(|event| query.matches(&event.event)).map(|event| event.position)
+        events.filter(behind).find(|event| query.matches(event.event())).map(|event| event.position)
     }
 }

@@ -92,9 +92,7 @@ pub struct LogFields {
 /// The producer's part of an entry, encoded once on the caller's thread; positions come later and may change.
 #[derive(Debug, Clone)]
 pub struct EncodedEnvelope {
-    /// Fields 4 to 6, then field 9.
     bytes: Vec<u8>,
-    /// Where field 9 begins.
     parts_at: usize,
     has_tags: bool,
 }
@@ -102,23 +100,41 @@ pub struct EncodedEnvelope {
 impl EncodedEnvelope {
     /// Encodes what the producer sent, and the parts.
     pub fn new(event: &Event, parts: &[Part]) -> Self {
-        // Room for the usual envelope, so that it is allocated once.
-        let mut bytes = Vec::with_capacity(256);
-        encode_middle(event, &mut bytes);
-        let parts_at = bytes.len();
-        if !parts.is_empty() {
-            encode_parts(parts, &mut bytes);
-        }
+        let mut bytes = Vec::new();
+        let parts_at = encode_envelope(event, parts, &mut bytes);
         Self { bytes, parts_at, has_tags: !event.tags().is_empty() }
     }
 
     /// The most bytes the entry can have, whatever its position.
     pub fn entry_bytes_max(&self) -> usize {
-        LOG_FIELDS_BYTES_MAX + self.bytes.len()
+        entry_bytes_max(self.bytes.len())
     }
 
     /// Appends the entry to `out`.
     pub fn write(&self, fields: &LogFields, out: &mut Vec<u8>) {
+        let Self { bytes, parts_at, has_tags } = self;
+        EnvelopeRef { bytes, parts_at: *parts_at, has_tags: *has_tags }.write(fields, out);
+    }
+}
+
+/// The most bytes an entry can have whose envelope has so many, whatever its position.
+pub(crate) fn entry_bytes_max(envelope_len: usize) -> usize {
+    LOG_FIELDS_BYTES_MAX + envelope_len
+}
+
+/// The producer's part of an entry, wherever it lies.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EnvelopeRef<'a> {
+    /// Fields 4 to 6, then field 9.
+    pub(crate) bytes: &'a [u8],
+    /// Where field 9 begins.
+    pub(crate) parts_at: usize,
+    pub(crate) has_tags: bool,
+}
+
+impl EnvelopeRef<'_> {
+    /// Appends the entry to `out`.
+    pub(crate) fn write(&self, fields: &LogFields, out: &mut Vec<u8>) {
         let (middle, parts) = self.bytes.split_at(self.parts_at);
         let count = 6
             + u64::from(self.has_tags)
@@ -144,6 +160,56 @@ impl EncodedEnvelope {
         }
         out.extend_from_slice(parts);
     }
+}
+
+/// Appends fields 4 to 6 and field 9 to `out`; answers where in them field 9 begins.
+pub(crate) fn encode_envelope(event: &Event, parts: &[Part], out: &mut Vec<u8>) -> usize {
+    let start = out.len();
+    encode_middle(event, out);
+    let parts_at = out.len() - start;
+    if !parts.is_empty() {
+        encode_parts(parts, out);
+    }
+    parts_at
+}
+
+/// Bytes that [`encode_envelope`] makes of an event and its data, if it has any.
+pub(crate) fn envelope_len(event: &Event) -> usize {
+    use crate::cbor::{head_len, text_len};
+    let defined = [
+        ("id", Some(event.id())),
+        ("time", event.time()),
+        ("source", Some(event.source())),
+        ("subject", event.stream()),
+        ("dataschema", event.dataschema()),
+        ("datacontenttype", event.datacontenttype()),
+    ];
+    let defined = defined.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let others = event.attributes();
+    let mut len = 1 + text_len(event.event_type());
+    len += 1 + head_len((defined.clone().count() + others.len()) as u64);
+    len += defined.map(|(name, value)| text_len(name) + text_len(value)).sum::<usize>();
+    for (name, value) in others {
+        len += text_len(name);
+        len += match value {
+            AttributeValue::String(text) => text_len(text),
+            AttributeValue::Boolean(_) => 1,
+            // As it is, or what -1 is more than it.
+            AttributeValue::Integer(value) => head_len(u64::from((*value).max(!*value) as u32)),
+        };
+    }
+    let tags = event.tags();
+    if !tags.is_empty() {
+        len += 1 + head_len(tags.len() as u64);
+        len += tags.iter().map(|tag| text_len(tag.as_str())).sum::<usize>();
+    }
+    if let Some(data) = event.data() {
+        // A list of one, a map, and what it says of name, algorithm, commitment and length.
+        len += 1 + 1 + 1 + (1 + text_len(DATA_PART)) + (1 + 1) + (1 + 2 + Hash::LEN);
+        len += 1 + head_len(data.len() as u64);
+        len += event.attribute("dataperson").map_or(0, |scope| 1 + text_len(scope));
+    }
+    len
 }
 
 /// Fields 4 to 6.
@@ -574,6 +640,31 @@ mod tests {
         let plain = Event::builder("s", "i", "t").build().unwrap();
         let bytes = encode(&plain, &[], &LogFields { version: None, ..fields });
         assert_eq!(Entry::decode(&bytes).unwrap().event, plain);
+    }
+
+    #[test]
+    fn the_length_of_an_envelope_is_known_before_it_is_encoded() {
+        let numbers = [0, 23, 24, 255, 256, 65_535, 65_536, i32::MAX, -1, -24, -25, -256, -257, i32::MIN];
+        let lengths = [0, 1, 23, 24, 255, 256, 70_000];
+        for (number, len) in numbers.into_iter().flat_map(|number| lengths.map(|len| (number, len))) {
+            let text = "x".repeat(len);
+            let base = Event::builder("s", format!("i{text}"), "t").attribute("number", number);
+            let full = base.clone().stream("s").time("2026-11-22T10:00:00Z").dataschema("d").json(&text);
+            let full = full.tag("k", "v").attribute("text", text.as_str()).attribute("dataperson", "p");
+            let tags = (0..len.min(300)).fold(base.clone(), |event, n| event.tag("k", &n.to_string()));
+            let none = base.clone().attribute("no", false);
+            for event in [base.data(text), full, tags, none].map(|event| event.build().unwrap()) {
+                let part = event.data().map(|data| Part {
+                    name: DATA_PART.into(),
+                    commitment: Hash::ZERO,
+                    length: data.len() as u64,
+                    scope: event.attribute("dataperson").map(str::to_owned),
+                });
+                let mut out = Vec::new();
+                encode_envelope(&event, part.as_slice(), &mut out);
+                assert_eq!(envelope_len(&event), out.len(), "{event:?}");
+            }
+        }
     }
 
     #[test]

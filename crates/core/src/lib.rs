@@ -14,6 +14,7 @@
 //! | [`extents`] | content that repeats earlier content, stored once |
 //! | [`stored`] | one event as it is stored: entry and parts |
 //! | [`frame`] | what one durable write holds, byte for byte |
+//! | [`prepared`] | an append on its way to a frame: checked, its commitments made by whoever has time |
 //! | [`drafts`] | what the sequencer remembers from one frame to the next |
 //! | [`sequencer`] | how appends become the next frame: keys, conditions, positions, versions |
 //! | [`verify`] | checks a sequence of frames, trusting nobody |
@@ -40,6 +41,7 @@ pub mod ids;
 pub mod limits;
 pub mod log;
 pub mod memory;
+pub mod prepared;
 pub mod query;
 pub mod sequencer;
 pub mod store;

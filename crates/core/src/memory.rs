@@ -18,8 +18,9 @@ use crate::frame::{Chained, Frame};
 use crate::ids::{FrameId, LogId, LogName, Position, Time};
 use crate::limits::{Durability, Limits};
 use crate::log::Pending;
+use crate::prepared::Prepared;
 use crate::query::{Direction, Query};
-use crate::sequencer::{Draft, History, LogState, Prepared, StreamTip, check_clock, check_copied};
+use crate::sequencer::{Draft, History, LogState, StreamTip, check_clock, check_copied};
 use crate::store::{
     Append, Appended, Damage, ExpectedRegister, Finding, Head, Page, Progress, Read, RecordedEvent, Register,
     RegisterName, Severity, Store, Submitted, Usage, beyond,

@@ -3,28 +3,25 @@
 //! This is the one place that decides promises 3, 4 and 5, for every backend. It does no I/O: what is
 //! already recorded it asks a [`History`].
 //!
-//! 1. On the caller's thread [`Prepared::new`] checks an append against the limits, and computes salts,
-//!    commitments and the producer's part of every entry.
+//! 1. On the caller's thread [`Prepared`] checks an append against the limits, and computes salts,
+//!    commitments and the producer's part of every entry, beside the writer and with help.
 //! 2. The one writer makes a [`Draft`] from the [`LogState`], adds appends while they fit, and gets a frame.
 //!    An append that fails leaves the draft as it was.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
-
-use crate::commitment::{Salt, commit};
-use crate::drafts::{ByKey, Drafts, FirstUse, hash_of_key, hash_of_stream};
-use crate::entry::{DATA_PART, EncodedEnvelope, LogFields, Part};
+use crate::drafts::{ByKey, Drafts, FirstUse};
+use crate::entry::LogFields;
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::event::{Event, shown};
-use crate::extents::{Anchor, Recent, anchors};
-use crate::frame::{Chained, EVENT_OVERHEAD_BYTES, EncodedFrame, Frame, FrameBuilder, OVERHEAD_BYTES_MAX};
+use crate::extents::Recent;
+use crate::frame::{Chained, EncodedFrame, Frame, FrameBuilder, OVERHEAD_BYTES_MAX};
 use crate::ids::{FrameId, Hash, LogId, Position, Time, Version};
 use crate::limits::Limits;
+use crate::prepared::{Batch, CheckedEvent, Prepared};
 use crate::query::{Condition, ExpectedVersion, Query};
-use crate::store::{Append, Receipt, RecordedEvent, Status};
+use crate::store::{Receipt, RecordedEvent, Status};
 use crate::tree::{Tree, leaf_hash};
 
 /// How far a clock may be behind the log, or off the service's: five minutes.
@@ -147,205 +144,25 @@ fn named(chained: &Chained, what: &str) -> String {
     format!("frame {} of log {}: {what}", chained.sequence, chained.log)
 }
 
-/// An event ready to be given a position.
-#[derive(Debug, Clone)]
-struct PreparedEvent {
-    event: Event,
-    key_hash: u64,
-    stream_hash: u64,
-    envelope: EncodedEnvelope,
-    part: Option<PreparedPart>,
-}
-
-/// The salt of an event's data, and where in it repeats can be found. The data is with the event: sharing it once more
-/// would be felt, where another thread lets go of it.
-#[derive(Debug, Clone)]
-struct PreparedPart {
-    salt: Salt,
-    anchors: Vec<Anchor>,
-}
-
-/// An append that is within the limits, its commitments computed. A clone has the same salts and commitments: it is for
-/// those whose frame can lose a race, and is then drafted again.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    events: Vec<PreparedEvent>,
-    conditions: Vec<Condition>,
-    bytes_max: usize,
-}
-
-impl Prepared {
-    /// Checks an append and does the work that needs no position. Meant for the caller's thread.
-    pub fn new(append: Append, limits: &Limits) -> Result<Self> {
-        Self::prepare(append, limits, false, 1)
-    }
-
-    /// Like [`Self::new`], with the help of as many threads, the caller's included, where there is so much data that it
-    /// is worth starting them. What comes of it is the same.
-    pub fn with_threads(append: Append, limits: &Limits, threads: usize) -> Result<Self> {
-        Self::prepare(append, limits, false, threads)
-    }
-
-    /// Like [`Self::new`] for an event of the log's own, whose type begins with `~`.
-    pub fn internal(event: Event, limits: &Limits) -> Result<Self> {
-        Self::prepare(event.into(), limits, true, 1)
-    }
-
-    fn prepare(append: Append, limits: &Limits, internal: bool, threads: usize) -> Result<Self> {
-        let Append { events, conditions } = append;
-        if events.is_empty() {
-            return Err(Error::invalid("an append without events"));
-        }
-        if events.len() as u64 > limits.batch_events_max {
-            return Err(Error::limit("the batch", events.len() as u64, limits.batch_events_max, "events"));
-        }
-        check_conditions(&conditions, limits)?;
-        let only = events.len() == 1;
-        let one = |(index, event): (usize, Event)| {
-            let named = |error: Error| if only { error } else { error.context(format!("event {index}")) };
-            check_event(&event, limits, internal).and_then(|()| prepare_event(event, limits)).map_err(named)
-        };
-        let data_bytes: usize = events.iter().map(|event| event.data().map_or(0, Bytes::len)).sum();
-        let others = threads.min(data_bytes / THREAD_BYTES).min(events.len()).saturating_sub(1);
-        let prepared = by_threads(events, others, one)?;
-        let bytes_of = |event: &PreparedEvent| {
-            let content = event.event.data().map_or(0, Bytes::len);
-            event.envelope.entry_bytes_max() + EVENT_OVERHEAD_BYTES + content
-        };
-        let bytes_max: usize = prepared.iter().map(bytes_of).sum();
-        let frame_bytes = (bytes_max + OVERHEAD_BYTES_MAX) as u64;
-        if frame_bytes > limits.frame_bytes_max {
-            return Err(Error::limit(
-                "the batch with its envelopes",
-                frame_bytes,
-                limits.frame_bytes_max,
-                "bytes",
-            ));
-        }
-        Ok(Self { events: prepared, conditions, bytes_max })
-    }
-
-    /// Bytes this append adds to a frame, at most.
-    pub fn bytes_max(&self) -> usize {
-        self.bytes_max
-    }
-}
-
-/// So much data keeps a thread at work for several times as long as it takes to start one.
-const THREAD_BYTES: usize = 128 << 10;
-
-/// Applies `one` to all items, with their indexes, on this thread and on up to so many others. Answers what came of all,
-/// in their order, or the first error. Where no thread can be had, this one does it all.
-fn by_threads<T: Send, U: Send>(
-    items: Vec<T>,
-    others: usize,
-    one: impl Fn((usize, T)) -> Result<U> + Sync,
-) -> Result<Vec<U>> {
-    if others == 0 {
-        return items.into_iter().enumerate().map(one).collect();
-    }
-    let (count, share) = (items.len(), items.len().div_ceil(2 * (others + 1)).max(1));
-    let mut items = items.into_iter().enumerate();
-    let shares = count.div_ceil(share);
-    let shares: Vec<_> =
-        (0..shares).map(|_| Mutex::new(Some(items.by_ref().take(share).collect::<Vec<_>>()))).collect();
-    let done: Vec<_> = shares.iter().map(|_| Mutex::new(None)).collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < shares.len()) {
-            let share = shares[at].lock().unwrap_or_else(PoisonError::into_inner).take();
-            let share = share.into_iter().flatten().map(&one).collect::<Result<Vec<U>>>();
-            *done[at].lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..others {
-            let name = "precedent-prepare".to_owned();
-            let _ = std::thread::Builder::new().name(name).spawn_scoped(scope, work);
-        }
-        work();
-    });
-    let mut all = Vec::with_capacity(count);
-    for share in done {
-        let share = share.into_inner().unwrap_or_else(PoisonError::into_inner);
-        all.extend(share.expect("every share was taken, and the scope waited for all")?);
-    }
-    Ok(all)
-}
-
-fn check_conditions(conditions: &[Condition], limits: &Limits) -> Result<()> {
-    if conditions.len() as u64 > limits.conditions_max {
-        return Err(Error::limit(
-            "the list of conditions",
-            conditions.len() as u64,
-            limits.conditions_max,
-            "entries",
-        ));
-    }
-    for (index, condition) in conditions.iter().enumerate() {
-        let checked = match condition {
-            Condition::Stream { stream, .. } => Query::stream(stream.as_str()).check(limits),
-            Condition::FailIf { query, .. } => query.check(limits),
-        };
-        checked.map_err(|e| e.context(format!("condition {index}")))?;
-    }
-    Ok(())
-}
-
-fn check_event(event: &Event, limits: &Limits, internal: bool) -> Result<()> {
-    if event.event_type().starts_with('~') && !internal {
-        let event_type = shown(event.event_type());
-        return Err(Error::invalid(format!(
-            "the type '{event_type}' begins with '~', which is reserved for the log itself"
-        )));
-    }
-    let length = |what: &str, text: &str, limit: u64| match text.len() as u64 > limit {
-        true => Err(Error::limit(format!("the {what} '{}'", shown(text)), text.len() as u64, limit, "bytes")),
-        false => Ok(()),
-    };
-    length("id", event.id(), limits.name_bytes_max)?;
-    length("type", event.event_type(), limits.name_bytes_max)?;
-    length("stream", event.stream().unwrap_or_default(), limits.name_bytes_max)?;
-    length("source", event.source(), limits.source_bytes_max)?;
-    if event.tags().len() as u64 > limits.tags_max {
-        return Err(Error::limit("the list of tags", event.tags().len() as u64, limits.tags_max, "tags"));
-    }
-    let data_len = event.data().map_or(0, Bytes::len) as u64;
-    if data_len > limits.data_bytes_max {
-        return Err(Error::limit("the data", data_len, limits.data_bytes_max, "bytes"));
-    }
-    Ok(())
-}
-
-fn prepare_event(event: Event, limits: &Limits) -> Result<PreparedEvent> {
-    let part = event.data().map(|data| PreparedPart { salt: Salt::random(), anchors: anchors(data) });
-    let described = event.data().zip(part.as_ref()).map(|(data, part)| Part {
-        name: DATA_PART.into(),
-        commitment: commit(&part.salt, data),
-        length: data.len() as u64,
-        scope: event.attribute("dataperson").map(str::to_owned),
-    });
-    let envelope = EncodedEnvelope::new(&event, described.as_slice());
-    let entry_bytes = envelope.entry_bytes_max() as u64;
-    if entry_bytes > limits.entry_bytes_max {
-        return Err(Error::limit("the envelope of the event", entry_bytes, limits.entry_bytes_max, "bytes"));
-    }
-    let key_hash = hash_of_key(event.source(), event.id());
-    let stream_hash = event.stream().map_or(0, hash_of_stream);
-    Ok(PreparedEvent { event, key_hash, stream_hash, envelope, part })
-}
-
-/// An event of a finished draft, for the index.
+/// An event of a draft, for the index.
 #[derive(Debug, Clone)]
 pub struct DraftedEvent {
-    /// What the producer sent.
-    pub event: Event,
+    batch: Arc<Batch>,
+    /// Its place in the batch.
+    index: usize,
     /// Its place in the log.
     pub position: Position,
     /// Its place in the stream.
     pub version: Option<Version>,
     /// The hash of its leaf.
     pub leaf: Hash,
+}
+
+impl DraftedEvent {
+    /// What the producer sent.
+    pub fn event(&self) -> &Event {
+        &self.batch.events[self.index].event
+    }
 }
 
 /// A frame that is ready to be written.
@@ -417,7 +234,7 @@ impl<'a> Draft<'a> {
     /// Whether an append can be added without the frame growing past `bytes_max`, with all its content literally: as
     /// it travels between stores. One always fits an empty draft.
     pub fn fits(&self, prepared: &Prepared, bytes_max: usize) -> bool {
-        self.is_empty() || self.bytes_max + prepared.bytes_max <= bytes_max
+        self.is_empty() || self.bytes_max + prepared.bytes_max() <= bytes_max
     }
 
     /// Bytes the frame would have, at most.
@@ -441,8 +258,8 @@ impl<'a> Draft<'a> {
             self.check(index, condition, history)?;
         }
         let Known::Some(known) = known else { unreachable!("the other variant returned above") };
-        let bytes_max = prepared.bytes_max;
-        let receipts = self.record(prepared, known, history)?;
+        let bytes_max = prepared.bytes_max();
+        let receipts = self.record(&prepared.batch, known, history)?;
         self.bytes_max += bytes_max;
         Ok(receipts)
     }
@@ -453,14 +270,15 @@ impl<'a> Draft<'a> {
     }
 
     fn look_up_keys(&self, prepared: &Prepared, history: &dyn History) -> Result<Known> {
-        let mut known: Vec<Option<Receipt>> = Vec::with_capacity(prepared.events.len());
+        let events = &prepared.batch.events;
+        let mut known: Vec<Option<Receipt>> = Vec::with_capacity(events.len());
         let mut differing = Vec::new();
-        let several = prepared.events.len() > 1;
-        let mut first_use = FirstUse::with_capacity(if several { prepared.events.len() } else { 0 });
-        for (index, PreparedEvent { event, key_hash, .. }) in prepared.events.iter().enumerate() {
+        let several = events.len() > 1;
+        let mut first_use = FirstUse::with_capacity(if several { events.len() } else { 0 });
+        for (index, CheckedEvent { event, key_hash, .. }) in events.iter().enumerate() {
             if several
-                && let Some(first) = first_use.of(*key_hash, index, event, |i| &prepared.events[i].event)
-                && !prepared.events[first].event.same_content(event, false)
+                && let Some(first) = first_use.of(*key_hash, index, event, |i| &events[i].event)
+                && !events[first].event.same_content(event, false)
             {
                 return Err(Error::invalid(format!(
                     "events {first} and {index} of the append have the same source and id '{}' and different content",
@@ -469,7 +287,7 @@ impl<'a> Draft<'a> {
             }
             let receipt = |position, version| Receipt { position, version, status: Status::Existing };
             let (same, found) = if let Some(drafted) = self.drafted(*key_hash, event) {
-                (drafted.event.same_content(event, false), receipt(drafted.position, drafted.version))
+                (drafted.event().same_content(event, false), receipt(drafted.position, drafted.version))
             } else if let Some(recorded) = history.by_key(event.source(), event.id())? {
                 (
                     recorded.event.same_content(event, recorded.erased),
@@ -485,7 +303,7 @@ impl<'a> Draft<'a> {
             known.push(Some(found));
         }
         if let Some(first) = differing.first() {
-            let id = shown(prepared.events[first.index].event.id());
+            let id = shown(events[first.index].event.id());
             let at = first.position.unwrap_or_default();
             return Err(Error::new(
                 ErrorKind::AlreadyExists,
@@ -555,7 +373,7 @@ impl<'a> Draft<'a> {
                     return Err(crate::store::beyond(*after, size).context(format!("condition {index}")));
                 }
                 let recorded = history.any_match(query, *after)?;
-                let drafted = || self.events.iter().find(|e| query.matches(&e.event)).map(|e| e.position);
+                let drafted = || self.events.iter().find(|e| query.matches(e.event())).map(|e| e.position);
                 match recorded.or_else(|| self.drafts.first_match(query, *after)).or_else(drafted) {
                     None => Ok(()),
                     Some(at) => {
@@ -575,13 +393,13 @@ impl<'a> Draft<'a> {
     /// Gives positions and versions. Whatever can fail is done before anything of the draft changes.
     fn record(
         &mut self,
-        prepared: Prepared,
+        batch: &Arc<Batch>,
         known: Vec<Option<Receipt>>,
         history: &dyn History,
     ) -> Result<Vec<Receipt>> {
         let size = self.base.size();
         let mut new_streams: HashMap<u64, &str> = HashMap::new();
-        for (PreparedEvent { event, stream_hash, .. }, found) in prepared.events.iter().zip(&known) {
+        for (CheckedEvent { event, stream_hash, .. }, found) in batch.events.iter().zip(&known) {
             let (Some(stream), None) = (event.stream(), found) else { continue };
             let tip = match self.drafts.tip_hashed(*stream_hash, stream) {
                 Some(tip) => tip,
@@ -602,15 +420,14 @@ impl<'a> Draft<'a> {
                 return Err(Error::new(ErrorKind::LimitExceeded, message));
             }
         }
-        let mut receipts = Vec::with_capacity(prepared.events.len());
-        self.events.reserve(prepared.events.len());
-        self.by_key.reserve(prepared.events.len());
-        for (PreparedEvent { event, key_hash, stream_hash, envelope, part }, found) in
-            prepared.events.into_iter().zip(known)
-        {
+        let mut receipts = Vec::with_capacity(batch.events.len());
+        self.events.reserve(batch.events.len());
+        self.by_key.reserve(batch.events.len());
+        for (index, found) in known.into_iter().enumerate() {
+            let CheckedEvent { event, key_hash, stream_hash } = &batch.events[index];
             // An event that stands twice in this append was not known when it was looked up; it is now.
             let found = found.or_else(|| {
-                let drafted = &self.events[self.by_key.get(key_hash, &event, &self.events)?];
+                let drafted = &self.events[self.by_key.get(*key_hash, event, &self.events)?];
                 Some(Receipt {
                     position: drafted.position,
                     version: drafted.version,
@@ -622,19 +439,20 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let position = Position(self.tree.size());
-            let tip = event.stream().map(|stream| self.drafts.tip_hashed(stream_hash, stream));
+            let tip = event.stream().map(|stream| self.drafts.tip_hashed(*stream_hash, stream));
             let version = tip.map(|tip| match tip {
                 Some(tip) => (Version(tip.version.0 + 1), Some(tip.leaf)),
                 None => (Version(0), None),
             });
             let fields = LogFields { log: self.base.log, position, recorded: self.time, version };
             let scope = event.attribute("dataperson");
+            let ready = batch.ready(index);
             let recent = &mut *self.recent;
             let entry = self.builder.push(
-                |out| envelope.write(&fields, out),
+                |out| ready.envelope.write(&fields, out),
                 |out| {
-                    if let Some((content, PreparedPart { salt, anchors })) = event.data().zip(part.as_ref()) {
-                        recent.put_part(position, scope, salt, content, anchors, out);
+                    if let Some(content) = event.data() {
+                        recent.put_part(position, scope, ready.salt, content, ready.anchors, out);
                     }
                 },
             );
@@ -642,10 +460,10 @@ impl<'a> Draft<'a> {
             self.tree.push(leaf);
             let version = version.map(|(version, _)| version);
             if let (Some(stream), Some(version)) = (event.stream(), version) {
-                self.drafts.set_tip_hashed(stream_hash, stream, StreamTip { position, version, leaf }, size);
+                self.drafts.set_tip_hashed(*stream_hash, stream, StreamTip { position, version, leaf }, size);
             }
-            self.events.push(DraftedEvent { event, position, version, leaf });
-            self.by_key.add_last(key_hash, &self.events);
+            self.events.push(DraftedEvent { batch: batch.clone(), index, position, version, leaf });
+            self.by_key.add_last(*key_hash, &self.events);
             receipts.push(Receipt { position, version, status: Status::Recorded });
         }
         Ok(receipts)
@@ -759,44 +577,4 @@ pub fn check_clock(now: Time, last: Time) -> Result<()> {
         ));
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_threads_prepare_together_is_what_one_prepares() {
-        for (count, others) in [(1, 0), (1, 3), (2, 1), (7, 2), (1_000, 1), (1_000, 5)] {
-            let items: Vec<usize> = (0..count).map(|item| item * 7).collect();
-            let all = by_threads(items, others, |(index, item)| Ok((index, item))).unwrap();
-            let expected: Vec<_> = (0..count).map(|index| (index, index * 7)).collect();
-            assert_eq!(all, expected, "{count} items, {others} threads more");
-        }
-        let failing = |(index, item): (usize, usize)| match index {
-            300 | 700 => Err(Error::invalid(format!("item {item}"))),
-            _ => Ok(item),
-        };
-        let error = by_threads((0..1_000).collect(), 3, failing).unwrap_err();
-        assert_eq!(error.message(), "item 300", "the first error is the one that is told");
-    }
-
-    #[test]
-    fn a_large_batch_that_is_prepared_by_threads_names_the_event_that_is_wrong() {
-        let limits = Limits::new(crate::Durability::None);
-        let event = |n: usize, kind: &str| {
-            Event::builder("s", n.to_string(), kind).data(vec![b'x'; 2_000]).build().unwrap()
-        };
-        let mut events: Vec<Event> = (0..500).map(|n| event(n, "t")).collect();
-        let prepared = Prepared::with_threads(Append::new(events.clone()), &limits, 4).unwrap();
-        let ids: Vec<&str> = prepared.events.iter().map(|one| one.event.id()).collect();
-        assert_eq!(ids, (0..500).map(|n| n.to_string()).collect::<Vec<_>>());
-        assert_eq!(
-            prepared.bytes_max,
-            Prepared::new(Append::new(events.clone()), &limits).unwrap().bytes_max
-        );
-        events[321] = event(321, "~ours");
-        let error = Prepared::with_threads(Append::new(events), &limits, 4).unwrap_err();
-        assert!(error.to_string().contains("event 321"), "{error}");
-    }
 }

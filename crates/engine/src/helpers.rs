@@ -1,9 +1,9 @@
-//! Threads that help whoever reads.
+//! Threads that help whoever reads or appends much.
 //!
-//! Whoever reads takes shares of the work and never waits for the others: they *help*, and what they have begun and
+//! Whoever does takes shares of the work and never waits for the others: they *help*, and what they have begun and
 //! not finished is done once more. So where the processor is busy nothing is lost. There are a few helpers in a
-//! process, which come when something is read and go when nothing is; starting them for each read would cost as much
-//! as they give.
+//! process, which come when there is something to do and go when there is not; starting them for each read would cost as
+//! much as they give.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -53,7 +53,7 @@ pub(crate) fn ask(work: &Arc<impl Work + 'static>, wanted: usize) {
             if helpers.running >= *HELPERS_MAX {
                 return;
             }
-            let name = "precedent-read".to_owned();
+            let name = "precedent-help".to_owned();
             if std::thread::Builder::new().name(name).spawn(help).is_err() {
                 return;
             }

@@ -74,7 +74,7 @@ use std::any::Any;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -83,7 +83,8 @@ use futures_channel::oneshot;
 use futures_util::future::{BoxFuture, FutureExt};
 use precedent_core::frame::Frame;
 use precedent_core::memory::{Clock, no_log};
-use precedent_core::sequencer::{History, LogState, Prepared, StreamTip, check_copied};
+use precedent_core::prepared::{Batch, Prepared};
+use precedent_core::sequencer::{History, LogState, StreamTip, check_copied};
 use precedent_core::store::{Finding, Progress, Usage, beyond};
 use precedent_core::verify::{Expect, Report};
 use precedent_core::{
@@ -509,19 +510,25 @@ impl EmbeddedStore {
         }
     }
 
-    /// Prepares an append on this thread, beside the writer: limits, salts, commitments. Then queues it.
+    /// Checks an append and queues it. What has to be made ready of it this thread does beside the writer, and so do
+    /// others if it is much.
     fn queue_append(&self, name: &LogName, append: Append, here: bool) -> Result<QueuedAppend> {
-        let prepared = Prepared::with_threads(append, &self.settings.limits, preparing_threads())?;
+        let prepared = Prepared::checked(append, &self.settings.limits)?;
+        let rest = begin_to_make_ready(&prepared);
         let _forget = self.if_unmade(name)?;
         let job = |answer| Job::Append(prepared, answer);
-        Ok(QueuedAppend { answered: self.submit(name, job, || self.log(name), here)?, _forget })
+        let answered = self.submit(name, job, || self.log(name), here)?;
+        rest.inspect(|batch| batch.make_ready());
+        Ok(QueuedAppend { answered, _forget })
     }
 
     /// The same of several, which are in the queue before the first is taken from it.
     fn queue_appends(&self, name: &LogName, appends: Vec<Append>) -> Vec<Result<QueuedAppend>> {
         let mut jobs = Vec::with_capacity(appends.len());
+        let mut rest = Vec::new();
         let mut queue = |append| {
-            let prepared = Prepared::with_threads(append, &self.settings.limits, preparing_threads())?;
+            let prepared = Prepared::checked(append, &self.settings.limits)?;
+            rest.extend(begin_to_make_ready(&prepared));
             let _forget = self.if_unmade(name)?;
             let (answer, answered) = oneshot::channel();
             jobs.push(Job::Append(prepared, answer));
@@ -531,7 +538,9 @@ impl EmbeddedStore {
         if jobs.is_empty() {
             return queued;
         }
-        match self.hand_over(jobs, || self.log(name), false) {
+        let handed_over = self.hand_over(jobs, || self.log(name), false);
+        rest.iter().for_each(|batch| batch.make_ready());
+        match handed_over {
             Ok(()) => queued,
             Err(error) => queued.into_iter().map(|queued| queued.and(Err(error.clone()))).collect(),
         }
@@ -610,12 +619,25 @@ impl EmbeddedStore {
     }
 }
 
-/// Threads that prepare a large append, the caller's included.
-fn preparing_threads() -> usize {
-    const THREADS_MAX: usize = 4;
-    static THREADS: LazyLock<usize> =
-        LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX));
-    *THREADS
+/// Making so much ready takes several times as long as waking somebody who helps.
+const HELPED_BYTES: usize = 64 << 10;
+
+/// Makes an append ready if it is small. If not, others are asked to help, and what is left of it is the caller's.
+fn begin_to_make_ready(prepared: &Prepared) -> Option<Arc<Batch>> {
+    let batch = prepared.batch();
+    let helpers = batch.shares() / 2;
+    if helpers == 0 || prepared.bytes_max() < HELPED_BYTES || !helpers::can_be() {
+        batch.make_ready();
+        return None;
+    }
+    helpers::ask(batch, helpers);
+    Some(batch.clone())
+}
+
+impl helpers::Work for Batch {
+    fn help(&self, _unpacker: &mut Option<pack::Unpacker>) {
+        self.make_ready();
+    }
 }
 
 /// What is recorded before the first frame of a log.

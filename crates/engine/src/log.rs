@@ -18,7 +18,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, RwLock};
 use futures_channel::oneshot;
 use precedent_core::entry::Entry;
 use precedent_core::frame::{Chained, Frame};
-use precedent_core::sequencer::{LogState, Prepared};
+use precedent_core::prepared::Prepared;
+use precedent_core::sequencer::LogState;
 use precedent_core::store::{Finding, Severity, Usage, beyond};
 use precedent_core::{
     Direction, Error, ErrorKind, FrameId, Head, LogId, LogName, Page, Position, Read, Result, Time, TimeField,

@@ -30,7 +30,8 @@ use futures_channel::oneshot;
 use futures_util::future::{BoxFuture, FutureExt};
 use precedent_core::frame::Frame;
 use precedent_core::memory::{empty_head, no_log};
-use precedent_core::sequencer::{CLOCK_TOLERANCE_MICROS, Prepared};
+use precedent_core::prepared::Prepared;
+use precedent_core::sequencer::CLOCK_TOLERANCE_MICROS;
 use precedent_core::store::{Finding, Progress, Severity, Usage, beyond};
 use precedent_core::verify::{Expect, Report, Verifier};
 use precedent_core::{

@@ -36,8 +36,9 @@ use precedent_core::drafts::Drafts;
 use precedent_core::extents::Recent;
 use precedent_core::frame::{FRAME_BYTES_MAX, Frame, FrameHeader, OVERHEAD_BYTES_MAX};
 use precedent_core::memory::{forked, is_copy};
+use precedent_core::prepared::Prepared;
 use precedent_core::sequencer::{
-    CLOCK_TOLERANCE_MICROS, Draft, History, LogState, Prepared, check_clock, check_copied, clock_accepted,
+    CLOCK_TOLERANCE_MICROS, Draft, History, LogState, check_clock, check_copied, clock_accepted,
 };
 use precedent_core::store::{Receipt, Status};
 use precedent_core::{

@@ -7,8 +7,8 @@ use crate::event::{Event, Tag};
 use crate::frame::OVERHEAD_BYTES_MAX;
 use crate::ids::{LogName, Position, Time};
 use crate::limits::Limits;
+use crate::prepared::Prepared;
 use crate::query::{Condition, IndexedAttribute, Query, QueryItem};
-use crate::sequencer::Prepared;
 use crate::store::{Append, Appended, ExpectedRegister, Read, RegisterName};
 
 tests! {

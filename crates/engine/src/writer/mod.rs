@@ -44,8 +44,9 @@ use precedent_core::entry::Entry;
 use precedent_core::extents::Recent;
 use precedent_core::frame::{Chained, EncodedFrame, FRAME_BYTES_MAX, Frame, FrameBuilder, padded};
 use precedent_core::memory::{forked, is_copy, no_log};
+use precedent_core::prepared::Prepared;
 use precedent_core::sequencer::{
-    Draft, DraftedFrame, LogState, Prepared, StreamTip, check_clock, check_copied, clock_accepted,
+    Draft, DraftedFrame, LogState, StreamTip, check_clock, check_copied, clock_accepted,
 };
 use precedent_core::stored::WithFrame;
 use precedent_core::tree::leaf_hash;
@@ -405,7 +406,7 @@ impl Writer {
                 let mut publishing = lock(&self.publishing);
                 publishing.pack |= std::mem::take(&mut device.sealed);
                 drop((device, turn));
-                let indexed = events.iter().map(|e| (e.position, &e.event));
+                let indexed = events.iter().map(|e| (e.position, e.event()));
                 self.log.index().add_frame(chained.sequence, *padded_len, state.size(), indexed);
                 self.publish(&mut publishing, state);
             }
