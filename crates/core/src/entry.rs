@@ -173,6 +173,51 @@ pub(crate) fn encode_envelope(event: &Event, parts: &[Part], out: &mut Vec<u8>) 
     parts_at
 }
 
+/// Appends what the producer sent, without the data, as it travels: a map of fields 4 to 6.
+pub(crate) fn put_attributes(event: &Event, out: &mut Vec<u8>) {
+    Writer::new(out).map(if event.tags().is_empty() { 2 } else { 3 });
+    encode_middle(event, out);
+}
+
+/// Reads what [`put_attributes`] wrote, at most [`ENTRY_BYTES_MAX`] bytes of it, and checks it as everything a producer sends.
+///
+/// # Errors
+/// `invalid`.
+pub(crate) fn parse_attributes(bytes: &Bytes) -> Result<Event> {
+    let refused = |problem: Problem| match problem {
+        Problem::Bad(bad) => Error::invalid(format!("attributes in CBOR that are not valid: {bad}")),
+        Problem::Other(error) => error,
+    };
+    if bytes.len() > ENTRY_BYTES_MAX {
+        return Err(Error::limit("the attributes", bytes.len() as u64, ENTRY_BYTES_MAX as u64, "bytes"));
+    }
+    let spans = attribute_spans(&mut Reader::new(bytes)).map_err(refused)?;
+    Event::recorded(bytes.clone(), spans).into_builder().build()
+}
+
+fn attribute_spans(r: &mut Reader<'_>) -> Result<Spans, Problem> {
+    let fields = r.map()?;
+    let mut spans = Spans::default();
+    if !(2..=3).contains(&fields) || r.uint()? != 4 {
+        return Err(malformed("no type"));
+    }
+    spans.event_type = r.text()?;
+    if r.uint()? != 5 {
+        return Err(malformed("no attributes"));
+    }
+    attributes(r, &mut spans)?;
+    if fields == 3 {
+        if r.uint()? != 6 {
+            return Err(malformed("an unknown field"));
+        }
+        tags(r, &mut spans)?;
+    }
+    if r.rest() > 0 {
+        return Err(malformed("bytes behind them"));
+    }
+    Ok(spans)
+}
+
 /// Bytes that [`encode_envelope`] makes of an event and its data, if it has any.
 pub(crate) fn envelope_len(event: &Event) -> usize {
     use crate::cbor::{head_len, text_len};
@@ -469,11 +514,11 @@ fn outline(r: &mut Reader<'_>) -> Result<Outline, Problem> {
             4 => spans.event_type = r.text()?,
             5 => attributes(r, &mut spans)?,
             6 => {
-                spans.tags = counted(r.array()?, r);
-                for _ in 0..spans.tags.0 {
-                    let tag = r.text()?;
-                    Tag::check(r.text_of(tag)).map_err(|e| e.context("an entry that is not valid"))?;
-                }
+                let invalid = |e| Problem::from(Error::context(e, "an entry that is not valid"));
+                tags(r, &mut spans).map_err(|problem| match problem {
+                    Problem::Other(error) => invalid(error),
+                    bad => bad,
+                })?;
             }
             7 => stream_version = Some(Version(r.uint()?)),
             8 => {
@@ -514,6 +559,15 @@ fn outline(r: &mut Reader<'_>) -> Result<Outline, Problem> {
 /// So many items that follow, which take no less than a byte each, and where they begin.
 fn counted(count: u64, r: &Reader<'_>) -> (u16, u16) {
     (count as u16, r.position() as u16)
+}
+
+fn tags(r: &mut Reader<'_>, spans: &mut Spans) -> Result<(), Problem> {
+    spans.tags = counted(r.array()?, r);
+    for _ in 0..spans.tags.0 {
+        let tag = r.text()?;
+        Tag::check(r.text_of(tag))?;
+    }
+    Ok(())
 }
 
 fn attributes(r: &mut Reader<'_>, spans: &mut Spans) -> Result<(), Problem> {

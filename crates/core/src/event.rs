@@ -517,7 +517,8 @@ impl Event {
         built.datacontenttype = text(spans.datacontenttype).map(|media_type| built.put(media_type));
         built.dataschema = text(spans.dataschema).map(|schema| built.put(schema));
         if spans.has_extensions || spans.tags.0 > 0 {
-            built.listed = Some(Box::new(event.listed().clone()));
+            event.listed();
+            built.listed = event.listed.into_inner();
         }
         builder.data = self.data;
         builder

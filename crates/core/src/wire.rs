@@ -16,9 +16,11 @@
 //!
 //! ```text
 //! "PRA1" | length u32 | conditions, the JSON list of an append, or nothing
-//!   then for every event: length u32 | attributes, a JSON object in the native shape without data
-//!                         | data: 0 none, 1 follows: length u32 | data
+//!   then for every event: length u32 | attributes | data: 0 none, 1 follows: length u32 | data
 //! ```
+//!
+//! The attributes are a JSON object in the native shape without data, or, which is read several times as quickly, a map in
+//! deterministic CBOR: fields 4 to 6 as they stand in an [entry](crate::entry). The first byte tells them apart.
 //!
 //! **Several appends, binary.** For every append its length as u32, and its binary form.
 //!
@@ -33,7 +35,9 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::cloudevents::{self, AtMost, Bounded, Members, Name, Shape};
-use crate::entry::{Content, DATA_PART, Entry, Outline};
+use crate::entry::{
+    Content, DATA_PART, ENTRY_BYTES_MAX, Entry, Outline, envelope_len, parse_attributes, put_attributes,
+};
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::event::{Event, Tag, shown};
 use crate::frame::{FRAME_BYTES_MAX, Frame};
@@ -190,7 +194,11 @@ pub fn write_append(append: &Append) -> Vec<u8> {
         }
     });
     for event in &append.events {
-        put_sized(&mut out, |out| cloudevents::write_new_envelope(event, Shape::Native, out));
+        put_sized(&mut out, |out| match envelope_len(event) <= ENTRY_BYTES_MAX {
+            true => put_attributes(event, out),
+            // More than an entry can hold: whoever keeps the limits says so.
+            false => cloudevents::write_new_envelope(event, Shape::Native, out),
+        });
         out.push(if event.data().is_some() { DATA_PRESENT } else { DATA_NONE });
         if let Some(data) = event.data() {
             put_sized(&mut out, |out| out.extend_from_slice(data));
@@ -278,8 +286,13 @@ pub fn check_appends(count: usize) -> Result<()> {
     }
 }
 
-fn with_data(attributes: &[u8], data: Option<Bytes>) -> Result<Event> {
-    let mut event = cloudevents::parse_event(attributes, Shape::Native)?;
+fn with_data(attributes: &Bytes, data: Option<Bytes>) -> Result<Event> {
+    /// A map in CBOR begins with these bits.
+    const MAP: u8 = 0b101;
+    let mut event = match attributes.first().is_some_and(|first| first >> 5 == MAP) {
+        true => parse_attributes(attributes)?,
+        false => cloudevents::parse_event(attributes, Shape::Native)?,
+    };
     if event.data.is_some() {
         return Err(Error::invalid("data stands among the attributes; in binary form it stands behind them"));
     }
@@ -925,6 +938,53 @@ mod tests {
         let error = parse_binary_append(many.into()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LimitExceeded);
         assert!(error.message().contains("10002") && error.message().contains("10000"), "{error}");
+    }
+
+    #[test]
+    fn attributes_of_a_binary_append_are_json_or_cbor_and_mean_the_same() {
+        let sent = |attributes: &[u8]| {
+            let mut body = b"PRA1\0\0\0\0".to_vec();
+            put_sized(&mut body, |out| out.extend_from_slice(attributes));
+            body.push(DATA_NONE);
+            parse_binary_append(body.into())
+        };
+        let event = Event::builder("urn:s", "1", "ai.decision.made")
+            .stream("loan/1")
+            .time("2026-11-22T10:00:00+01:00")
+            .datacontenttype("text/plain")
+            .dataschema("urn:schema")
+            .tag("model", "risk-7")
+            .attribute("zebra", 7)
+            .attribute("ab", true)
+            .attribute("dataperson", "ü")
+            .build()
+            .unwrap();
+        let (mut json, mut cbor) = (Vec::new(), Vec::new());
+        cloudevents::write_new_envelope(&event, Shape::Native, &mut json);
+        put_attributes(&event, &mut cbor);
+        assert_eq!(sent(&json).unwrap().events, std::slice::from_ref(&event));
+        assert_eq!(sent(&cbor).unwrap().events, [event]);
+
+        for cut in 0..cbor.len() {
+            assert_eq!(sent(&cbor[..cut]).unwrap_err().kind(), ErrorKind::Invalid, "cut at {cut}");
+        }
+        let refused = |attributes: &[u8], says: &str| {
+            let error = sent(attributes).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            assert!(error.message().contains("event 0") && error.message().contains(says), "{error}");
+        };
+        refused(&[&cbor[..], b"\0"].concat(), "bytes behind");
+        refused(b"\xa2\x04\x61t\x05\xa1\x62id\x61i", "no source");
+        refused(b"\xa2\x04\x61t\x05\xa2\x62id\x60\x66source\x61s", "'id' is empty");
+        refused(b"\xa2\x04\x61t\x05\xa2\x66source\x61s\x62id\x61i", "out of order");
+        refused(b"\xa2\x04\x61t\x05\xa3\x62ID\x61i\x62id\x61i\x66source\x61s", "'ID' cannot name");
+        refused(b"\xa3\x04\x61t\x05\xa2\x62id\x61i\x66source\x61s\x06\x81\x61t", "not a tag");
+        // What no entry can hold goes over too, to be refused by the limit it breaks.
+        let long = Event::builder("s", "i", "t").attribute("long", "x".repeat(70_000)).build().unwrap();
+        assert_eq!(
+            parse_binary_append(write_append(&Append::from(long.clone())).into()).unwrap().events,
+            [long]
+        );
     }
 
     #[test]
