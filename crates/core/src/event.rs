@@ -373,11 +373,11 @@ impl Event {
         Self { envelope: Envelope::Recorded(Recorded { entry, spans, listed: OnceLock::new() }), data: None }
     }
 
-    fn text<'a>(
-        &'a self,
+    fn text(
+        &self,
         place: impl FnOnce(&Built) -> Option<Place>,
         span: impl FnOnce(&Spans) -> Span,
-    ) -> Option<&'a str> {
+    ) -> Option<&str> {
         match &self.envelope {
             Envelope::Built(event) => place(event).map(|place| event.text(place)),
             Envelope::Recorded(event) => event.text(span(&event.spans)),

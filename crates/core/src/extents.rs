@@ -74,6 +74,11 @@ pub fn anchors(content: &[u8]) -> Vec<Anchor> {
     found
 }
 
+/// How many anchors so much content has, about, and rather more.
+pub(crate) fn anchors_about(len: usize) -> usize {
+    if len < CONTENT_BYTES_MIN { 0 } else { len / BYTES_AN_ANCHOR + 2 }
+}
+
 /// Adds the anchors of some content, as [`anchors`] finds them.
 pub(crate) fn put_anchors(content: &[u8], found: &mut Vec<Anchor>) {
     if content.len() < CONTENT_BYTES_MIN || u32::try_from(content.len()).is_err() {
@@ -95,14 +100,14 @@ fn next_anchor(content: &[u8], from: usize) -> Option<Anchor> {
     /// The upper bits of an anchor are ones. (Were they zeros, zeros would be full of anchors.)
     const LEAST: u64 = u64::MAX << (64 - ANCHOR_BITS);
     let mixed = |bytes: &[u8; WORD], with: u64| (u64::from_le_bytes(*bytes) ^ with).wrapping_mul(MIX);
-    let is_one = |end: &[u8; WORD]| mixed(end, 0) >= LEAST;
+    let is_one = |end: &[u8]| end.first_chunk().is_some_and(|end| mixed(end, 0) >= LEAST);
     let mut begin = from + WINDOW - WORD;
     while let Some(eight) = content.get(begin..).and_then(<[u8]>::first_chunk::<{ WORD + 7 }>)
-        && !eight.array_windows().any(is_one)
+        && !(0..8).any(|at| is_one(&eight[at..]))
     {
         begin += 8;
     }
-    let at = begin + WORD + content.get(begin..)?.array_windows().position(is_one)?;
+    let at = begin + WORD + content.get(begin..)?.windows(WORD).position(is_one)?;
     let words = content[at - WINDOW..at].as_chunks().0;
     let hash = words.iter().fold(0, |hash, word| {
         let mixed = mixed(word, hash);

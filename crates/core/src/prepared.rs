@@ -17,7 +17,7 @@ use crate::drafts::{hash_of_key, hash_of_stream};
 use crate::entry::{DATA_PART, EnvelopeRef, Part, encode_envelope, entry_bytes_max, envelope_len};
 use crate::error::{Error, Result};
 use crate::event::{Event, shown};
-use crate::extents::{Anchor, put_anchors};
+use crate::extents::{Anchor, anchors_about, put_anchors};
 use crate::frame::{EVENT_OVERHEAD_BYTES, OVERHEAD_BYTES_MAX};
 use crate::limits::Limits;
 use crate::query::{Condition, Query};
@@ -69,11 +69,13 @@ impl Prepared {
         let mut bytes_max = 0;
         let mut checked = Vec::with_capacity(count);
         for (index, event) in events.into_iter().enumerate() {
-            bytes_max += check_event(&event, limits, internal)
+            let envelope_len = check_event(&event, limits, internal)
                 .map_err(|error| if count == 1 { error } else { error.context(format!("event {index}")) })?;
+            let data_len = event.data().map_or(0, Bytes::len);
+            bytes_max += entry_bytes_max(envelope_len) + EVENT_OVERHEAD_BYTES + data_len;
             let key_hash = hash_of_key(event.source(), event.id());
             let stream_hash = event.stream().map_or(0, hash_of_stream);
-            checked.push(CheckedEvent { event, key_hash, stream_hash });
+            checked.push(CheckedEvent { event, key_hash, stream_hash, envelope_len });
         }
         let frame_bytes = (bytes_max + OVERHEAD_BYTES_MAX) as u64;
         if frame_bytes > limits.frame_bytes_max {
@@ -105,7 +107,9 @@ pub struct Batch {
     pub(crate) events: Vec<CheckedEvent>,
     /// So many of them are a share.
     share_events: usize,
-    shares: Vec<Share>,
+    /// Of a single event there is no other.
+    first: Share,
+    others: Vec<Share>,
     /// All before this share have been begun.
     next: AtomicUsize,
 }
@@ -116,6 +120,7 @@ pub(crate) struct CheckedEvent {
     pub(crate) event: Event,
     pub(crate) key_hash: u64,
     pub(crate) stream_hash: u64,
+    envelope_len: usize,
 }
 
 /// So many events are made ready at once, or fewer if they have more than so many bytes: it is over before anybody who
@@ -166,9 +171,13 @@ pub(crate) struct ReadyEvent<'a> {
 impl Batch {
     fn new(events: Vec<CheckedEvent>, bytes: usize) -> Self {
         let share_events = (SHARE_BYTES * events.len() / bytes.max(1)).clamp(1, SHARE_EVENTS);
-        let shares = events.len().div_ceil(share_events);
-        let shares = std::iter::repeat_with(Share::default).take(shares).collect();
-        Self { events, share_events, shares, next: AtomicUsize::new(0) }
+        let others = events.len().div_ceil(share_events) - 1;
+        let others = std::iter::repeat_with(Share::default).take(others).collect();
+        Self { events, share_events, first: Share::default(), others, next: AtomicUsize::new(0) }
+    }
+
+    fn share(&self, number: usize) -> Option<&Share> {
+        number.checked_sub(1).map_or(Some(&self.first), |behind| self.others.get(behind))
     }
 
     /// The number of events.
@@ -179,7 +188,7 @@ impl Batch {
 
     /// So many threads can make it ready at once.
     pub fn shares(&self) -> usize {
-        self.shares.len()
+        1 + self.others.len()
     }
 
     /// Makes events ready until none are left that nobody has begun. Several threads can do so at once.
@@ -190,20 +199,21 @@ impl Batch {
     /// The same of the first share that nobody has begun, if there is one.
     fn make_one_ready(&self) -> bool {
         let from = self.next.load(Ordering::Relaxed);
-        let Some(at) = self.shares[from..].iter().position(Share::take) else {
-            self.next.store(self.shares.len(), Ordering::Relaxed);
+        let mut free = (from..self.shares()).filter(|number| self.share(*number).is_some_and(Share::take));
+        let free = free.next();
+        self.next.store(free.map_or(self.shares(), |number| number + 1), Ordering::Relaxed);
+        let Some((number, share)) = free.and_then(|number| Some((number, self.share(number)?))) else {
             return false;
         };
-        self.next.store(from + at + 1, Ordering::Relaxed);
         // If somebody who needed it was quicker, that is what counts.
-        drop(self.shares[from + at].ready.set(self.made_ready(from + at)));
+        drop(share.ready.set(self.made_ready(number)));
         true
     }
 
     /// What is ready of an event. If it is not, it is made so by this thread: a thread that has begun may be slow.
     pub(crate) fn ready(&self, index: usize) -> ReadyEvent<'_> {
         let (number, at) = (index / self.share_events, index % self.share_events);
-        let share = &self.shares[number];
+        let share = self.share(number).expect("every event is in a share");
         while share.ready.get().is_none() && !share.take() {
             // Somebody is at it, and will be done once one of the next is.
             if !self.make_one_ready() {
@@ -224,12 +234,10 @@ impl Batch {
     }
 
     fn made_ready(&self, number: usize) -> Ready {
-        /// Room for the usual envelope, and for the anchors of about 1 KiB.
-        const ENVELOPE_BYTES: usize = 224;
-        const ANCHORS: usize = 4;
         let events = self.events.iter().skip(number * self.share_events).take(self.share_events);
-        let mut envelopes = Vec::with_capacity(events.len() * ENVELOPE_BYTES);
-        let mut anchors = Vec::with_capacity(events.len() * ANCHORS);
+        let mut envelopes = Vec::with_capacity(events.clone().map(|event| event.envelope_len).sum());
+        let data_lens = events.clone().map(|event| event.event.data().map_or(0, Bytes::len));
+        let mut anchors = Vec::with_capacity(data_lens.map(anchors_about).sum());
         let one = |CheckedEvent { event, .. }: &CheckedEvent| {
             let salt = Salt::random();
             let (envelope_at, anchors_at) = (envelopes.len(), anchors.len());
@@ -269,7 +277,7 @@ fn check_conditions(conditions: &[Condition], limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-/// Checks an event; answers how many bytes it adds to a frame, at most.
+/// Checks an event; answers how many bytes its envelope has.
 fn check_event(event: &Event, limits: &Limits, internal: bool) -> Result<usize> {
     if event.event_type().starts_with('~') && !internal {
         let event_type = shown(event.event_type());
@@ -288,11 +296,12 @@ fn check_event(event: &Event, limits: &Limits, internal: bool) -> Result<usize> 
     if event.tags().len() as u64 > limits.tags_max {
         return Err(Error::limit("the list of tags", event.tags().len() as u64, limits.tags_max, "tags"));
     }
-    let data_len = event.data().map_or(0, Bytes::len);
-    if data_len as u64 > limits.data_bytes_max {
-        return Err(Error::limit("the data", data_len as u64, limits.data_bytes_max, "bytes"));
+    let data_len = event.data().map_or(0, Bytes::len) as u64;
+    if data_len > limits.data_bytes_max {
+        return Err(Error::limit("the data", data_len, limits.data_bytes_max, "bytes"));
     }
-    let entry_bytes = entry_bytes_max(envelope_len(event));
+    let envelope_len = envelope_len(event);
+    let entry_bytes = entry_bytes_max(envelope_len);
     if entry_bytes as u64 > limits.entry_bytes_max {
         return Err(Error::limit(
             "the envelope of the event",
@@ -301,7 +310,7 @@ fn check_event(event: &Event, limits: &Limits, internal: bool) -> Result<usize> 
             "bytes",
         ));
     }
-    Ok(entry_bytes + EVENT_OVERHEAD_BYTES + data_len)
+    Ok(envelope_len)
 }
 
 #[cfg(test)]
@@ -344,9 +353,9 @@ mod tests {
     #[test]
     fn a_share_that_somebody_began_and_never_finishes_is_made_ready_by_who_needs_it() {
         let batch = batch(3 * SHARE_EVENTS);
-        assert!(batch.shares[1].take() && !batch.shares[1].take());
+        assert!(batch.others[0].take() && !batch.others[0].take());
         assert!(batch.ready(SHARE_EVENTS).salt != batch.ready(0).salt);
-        assert!(batch.shares.iter().all(|share| share.ready.get().is_some()));
+        assert!((0..3).all(|number| batch.share(number).unwrap().ready.get().is_some()));
     }
 
     #[test]

@@ -424,7 +424,7 @@ impl<'a> Draft<'a> {
         self.events.reserve(batch.events.len());
         self.by_key.reserve(batch.events.len());
         for (index, found) in known.into_iter().enumerate() {
-            let CheckedEvent { event, key_hash, stream_hash } = &batch.events[index];
+            let CheckedEvent { event, key_hash, stream_hash, .. } = &batch.events[index];
             // An event that stands twice in this append was not known when it was looked up; it is now.
             let found = found.or_else(|| {
                 let drafted = &self.events[self.by_key.get(*key_hash, event, &self.events)?];
