@@ -45,6 +45,9 @@ fn of_appends(workload: &str, peer: &str) -> Option<&'static str> {
         "sqlite" | "fjall" | "tephra" if batches => Some(
             "the processor: it makes no commitments and no tree and looks for no repeats, more than a third of what an event costs here",
         ),
+        "sqlite" | "fjall" | "tephra" if workload.ends_with(" appenders") => Some(
+            "the processor: while the answers are taken, and the next appends made, checked and hashed, 12 µs an event, the device waits",
+        ),
         "redis" | "tephra-server" | "umadb-server" if batches => {
             Some("the same as in process, and both sides share two cores with it")
         }
