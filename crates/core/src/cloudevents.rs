@@ -205,6 +205,9 @@ pub fn assemble(attributes: Vec<(String, AttributeValue)>, data: Option<Bytes>) 
     event.named(&source, &id, &event_type.ok_or_else(|| missing("type"))?).build()
 }
 
+/// The most members an event can have: more than any has, and few enough to be looked through.
+pub(crate) const MEMBERS_MAX: u64 = 1_024;
+
 /// The members of a JSON object in their order, their values unparsed.
 pub(crate) struct Members<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -219,8 +222,9 @@ impl<'de: 'a, 'a> serde::Deserialize<'de> for Members<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut members: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
                 while let Some((Name(name), value)) = map.next_entry::<Name<'de>, &'de RawValue>()? {
-                    if members.len() >= 1_024 {
-                        return Err(serde::de::Error::custom("an object with more than 1024 members"));
+                    if members.len() as u64 >= MEMBERS_MAX {
+                        let message = format!("an object with more than {MEMBERS_MAX} members");
+                        return Err(serde::de::Error::custom(message));
                     }
                     if members.iter().any(|(other, _)| *other == name) {
                         return Err(serde::de::Error::custom(format!("'{}' stands twice", shown(&name))));

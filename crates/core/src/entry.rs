@@ -23,9 +23,11 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::cbor::{Bad, Kind, Reader, Span, Writer};
+use crate::cloudevents::MEMBERS_MAX;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{AttributeValue, Event, Spans, Tag};
 use crate::ids::{Hash, LogId, Position, Time, Version};
+use crate::limits::{Durability, Limits};
 use crate::store::RecordedEvent;
 use crate::usual;
 
@@ -89,7 +91,7 @@ pub struct LogFields {
     pub version: Option<(Version, Option<Hash>)>,
 }
 
-/// The producer's part of an entry, encoded once on the caller's thread; positions come later and may change.
+/// The producer's part of an entry, encoded once; positions come later and may change.
 #[derive(Debug, Clone)]
 pub struct EncodedEnvelope {
     bytes: Vec<u8>,
@@ -100,7 +102,8 @@ pub struct EncodedEnvelope {
 impl EncodedEnvelope {
     /// Encodes what the producer sent, and the parts.
     pub fn new(event: &Event, parts: &[Part]) -> Self {
-        let mut bytes = Vec::new();
+        // Room for the usual envelope, so that it is allocated once.
+        let mut bytes = Vec::with_capacity(256);
         let parts_at = encode_envelope(event, parts, &mut bytes);
         Self { bytes, parts_at, has_tags: !event.tags().is_empty() }
     }
@@ -182,7 +185,7 @@ pub(crate) fn put_attributes(event: &Event, out: &mut Vec<u8>) {
 /// Reads what [`put_attributes`] wrote, at most [`ENTRY_BYTES_MAX`] bytes of it, and checks it as everything a producer sends.
 ///
 /// # Errors
-/// `invalid`.
+/// `invalid`, or `limit_exceeded` for more than an event can have: before anything is made of it.
 pub(crate) fn parse_attributes(bytes: &Bytes) -> Result<Event> {
     let refused = |problem: Problem| match problem {
         Problem::Bad(bad) => Error::invalid(format!("attributes in CBOR that are not valid: {bad}")),
@@ -192,6 +195,15 @@ pub(crate) fn parse_attributes(bytes: &Bytes) -> Result<Event> {
         return Err(Error::limit("the attributes", bytes.len() as u64, ENTRY_BYTES_MAX as u64, "bytes"));
     }
     let spans = attribute_spans(&mut Reader::new(bytes)).map_err(refused)?;
+    let (tags, tags_max) = (u64::from(spans.tags.0), Limits::new(Durability::None).tags_max);
+    if tags > tags_max {
+        return Err(Error::limit("the list of tags", tags, tags_max, "tags"));
+    }
+    // Type and tags are members too, as in JSON.
+    let members = u64::from(spans.attributes.0) + 1 + u64::from(tags > 0);
+    if members > MEMBERS_MAX {
+        return Err(Error::limit("the event", members, MEMBERS_MAX, "members"));
+    }
     Event::recorded(bytes.clone(), spans).into_builder().build()
 }
 
@@ -211,6 +223,9 @@ fn attribute_spans(r: &mut Reader<'_>) -> Result<Spans, Problem> {
             return Err(malformed("an unknown field"));
         }
         tags(r, &mut spans)?;
+        if spans.tags.0 == 0 {
+            return Err(malformed("an empty list of tags"));
+        }
     }
     if r.rest() > 0 {
         return Err(malformed("bytes behind them"));

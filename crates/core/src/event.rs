@@ -171,7 +171,7 @@ enum Envelope {
     Recorded(Recorded),
 }
 
-/// Attributes as they were given, in one piece of memory: an event has several, and many events are made.
+/// Attributes as they were given, those that every event can have in one piece of memory: many events are made.
 #[derive(Clone, Default)]
 struct Built {
     /// All texts, one behind the other.
@@ -504,22 +504,21 @@ impl Event {
 
     /// A builder that starts from this event.
     pub fn into_builder(self) -> EventBuilder {
-        let event = match self.envelope {
-            Envelope::Built(built) => return EventBuilder { built, data: self.data, failed: None },
-            Envelope::Recorded(event) => event,
-        };
-        let (text, spans) = (|span| event.text(span), &event.spans);
-        let checked = |span| text(span).expect(CHECKED);
-        let mut builder = Self::builder(checked(spans.source), checked(spans.id), checked(spans.event_type));
+        // Anew: texts that were replaced are left behind.
+        let mut builder = Self::builder(self.source(), self.id(), self.event_type());
         let built = &mut builder.built;
-        built.stream = text(spans.stream).map(|stream| built.put(stream));
-        built.time = text(spans.time).map(|time| built.put(time));
-        built.datacontenttype = text(spans.datacontenttype).map(|media_type| built.put(media_type));
-        built.dataschema = text(spans.dataschema).map(|schema| built.put(schema));
-        if spans.has_extensions || spans.tags.0 > 0 {
-            event.listed();
-            built.listed = event.listed.into_inner();
-        }
+        built.stream = self.stream().map(|stream| built.put(stream));
+        built.time = self.time().map(|time| built.put(time));
+        built.datacontenttype = self.datacontenttype().map(|media_type| built.put(media_type));
+        built.dataschema = self.dataschema().map(|schema| built.put(schema));
+        built.listed = match self.envelope {
+            Envelope::Built(built) => built.listed,
+            Envelope::Recorded(event) if event.spans.has_extensions || event.spans.tags.0 > 0 => {
+                event.listed();
+                event.listed.into_inner()
+            }
+            Envelope::Recorded(_) => None,
+        };
         builder.data = self.data;
         builder
     }

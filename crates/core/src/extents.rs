@@ -18,7 +18,7 @@
 //!
 //! Repeats are found by content-defined anchors: places where the last eight bytes, multiplied, have their seven highest
 //! bits set, and which lie 256 bytes apart or more: about one in 384 bytes. An anchor is known by a hash of the last 64.
-//! [`anchors`] finds them on the caller's thread; [`Recent`] remembers those of the newest literals, in bounded memory. Where one is met
+//! [`anchors`] finds them; [`Recent`] remembers those of the newest literals, in bounded memory. Where one is met
 //! again the bytes themselves are compared and the match is grown both ways. A hash that is not met, or met by
 //! chance, costs bytes and never truth.
 
@@ -297,7 +297,13 @@ pub(crate) fn assemble(
     Ok(content.into())
 }
 
-/// Anchor hashes are hashes already.
+/// Where an anchor is in the table: its hash can be chosen by whoever sends the content, this cannot.
+fn key_of(hash: u64, [first, second]: [u64; 2]) -> u64 {
+    let product = u128::from(hash ^ first) * u128::from(second | 1);
+    product as u64 ^ (product >> 64) as u64
+}
+
+/// The keys of the table are hashes already.
 #[derive(Default)]
 struct Identity(u64);
 
@@ -464,6 +470,8 @@ pub struct Recent {
     /// By hash: the number of the event, and the place in its content. Some lead to events that are forgotten. Most of
     /// them are met in no cache, so they are small: of the number there is the lower half, which may be that of another.
     places: HashMap<u64, (u32, u32), BuildHasherDefault<Identity>>,
+    /// Drawn anew, so that nobody can send content whose anchors all have one place in the table.
+    secret: [u64; 2],
     /// So many places and the table is tidied.
     tidy_at: usize,
 }
@@ -490,6 +498,7 @@ impl Recent {
             known: VecDeque::new(),
             literals: Literals::default(),
             places: HashMap::default(),
+            secret: rand::random(),
             tidy_at: 4096,
         }
     }
@@ -657,7 +666,8 @@ impl Recent {
         let (number, mix) = ((self.first + self.known.len() as u64) as u32, mix_of(scope));
         self.make_room();
         for anchor in anchors {
-            self.places.insert(anchor.hash ^ mix, (number, anchor.at));
+            let key = key_of(anchor.hash ^ mix, self.secret);
+            self.places.insert(key, (number, anchor.at));
         }
         self.known.push_back(known);
         if self.places.len() > self.tidy_at {
@@ -685,7 +695,9 @@ impl Recent {
             if at <= end {
                 continue;
             }
-            let Some((number, place)) = self.places.get(&(anchor.hash ^ mix)) else { continue };
+            let Some((number, place)) = self.places.get(&key_of(anchor.hash ^ mix, self.secret)) else {
+                continue;
+            };
             let Some(known) = self.known.get(index_of(*number, self.first)) else { continue };
             if known.scope.as_deref() == scope && *place as usize <= known.len() {
                 self.grow(known, *place as usize, content, at, end, &mut found);

@@ -3,7 +3,7 @@
 //! First it is [checked](Prepared::checked) against the limits: from then on nothing about it can fail. Then its events are
 //! *made ready*: salts, commitments and the producer's part of every entry, and where repeats can be found in
 //! the data. That is half of what an append costs the processor, so it is done in shares of some events, by any
-//! thread that has time ([`Batch::make_ready`]), and by the one that makes the frame, which takes what nobody has begun.
+//! thread that has time ([`Batch::make_ready`]), and by the one that makes the frame, which computes what nobody has begun.
 //! What comes of a share is there once, whoever made it: an append that is drafted again has the same salts.
 
 use std::ops::Range;
@@ -51,7 +51,7 @@ impl Prepared {
         Self::check(append, limits, false)
     }
 
-    /// Like [`Self::new`] for an event of the log's own, whose type begins with `~`.
+    /// Like [`Self::checked`] for an event of the log's own, whose type begins with `~`.
     pub fn internal(event: Event, limits: &Limits) -> Result<Self> {
         Self::check(event.into(), limits, true)
     }
@@ -123,8 +123,8 @@ pub(crate) struct CheckedEvent {
     envelope_len: usize,
 }
 
-/// So many events are made ready at once, or fewer if they have more than so many bytes: it is over before anybody who
-/// waits for it would have gone to sleep, and is much more than it costs to ask for it.
+/// So many events are made ready at once, or fewer if they have more than so many bytes on average: it is over before
+/// anybody who waits for it would have gone to sleep, and is much more than it costs to ask for it.
 const SHARE_EVENTS: usize = 16;
 const SHARE_BYTES: usize = 32 << 10;
 
@@ -199,15 +199,21 @@ impl Batch {
     /// The same of the first share that nobody has begun, if there is one.
     fn make_one_ready(&self) -> bool {
         let from = self.next.load(Ordering::Relaxed);
-        let mut free = (from..self.shares()).filter(|number| self.share(*number).is_some_and(Share::take));
-        let free = free.next();
+        let mut numbers = from..self.shares();
+        let free = numbers.find(|number| self.share(*number).is_some_and(Share::take));
         self.next.store(free.map_or(self.shares(), |number| number + 1), Ordering::Relaxed);
-        let Some((number, share)) = free.and_then(|number| Some((number, self.share(number)?))) else {
-            return false;
-        };
-        // If somebody who needed it was quicker, that is what counts.
-        drop(share.ready.set(self.made_ready(number)));
-        true
+        free.inspect(|number| self.compute(*number)).is_some()
+    }
+
+    /// Nobody has to make the rest ready any more: it was needed in vain, or is not needed at all.
+    pub(crate) fn leave(&self) {
+        self.next.store(self.shares(), Ordering::Relaxed);
+    }
+
+    fn compute(&self, number: usize) {
+        let share = self.share(number).expect("there are as many shares as are counted");
+        // If somebody else was quicker, that is what counts.
+        drop(share.ready.set(self.computed(number)));
     }
 
     /// What is ready of an event. If it is not, it is made so by this thread: a thread that has begun may be slow.
@@ -220,7 +226,10 @@ impl Batch {
                 break;
             }
         }
-        let ready = share.ready.get_or_init(|| self.made_ready(number));
+        if share.ready.get().is_none() {
+            self.compute(number);
+        }
+        let ready = share.ready.get().expect("it was computed by this thread or another");
         let Row { envelope, parts_at, anchors, salt } = &ready.rows[at];
         ReadyEvent {
             envelope: EnvelopeRef {
@@ -233,12 +242,12 @@ impl Batch {
         }
     }
 
-    fn made_ready(&self, number: usize) -> Ready {
+    fn computed(&self, number: usize) -> Ready {
         let events = self.events.iter().skip(number * self.share_events).take(self.share_events);
         let mut envelopes = Vec::with_capacity(events.clone().map(|event| event.envelope_len).sum());
         let data_lens = events.clone().map(|event| event.event.data().map_or(0, Bytes::len));
         let mut anchors = Vec::with_capacity(data_lens.map(anchors_about).sum());
-        let one = |CheckedEvent { event, .. }: &CheckedEvent| {
+        let one = |CheckedEvent { event, envelope_len, .. }: &CheckedEvent| {
             let salt = Salt::random();
             let (envelope_at, anchors_at) = (envelopes.len(), anchors.len());
             let part = event.data().map(|data| {
@@ -251,6 +260,7 @@ impl Batch {
                 }
             });
             let parts_at = encode_envelope(event, part.as_slice(), &mut envelopes);
+            debug_assert_eq!(envelopes.len() - envelope_at, *envelope_len, "limits were checked against it");
             Row { envelope: envelope_at..envelopes.len(), parts_at, anchors: anchors_at..anchors.len(), salt }
         };
         let rows = events.map(one).collect();

@@ -3,8 +3,8 @@
 //! This is the one place that decides promises 3, 4 and 5, for every backend. It does no I/O: what is
 //! already recorded it asks a [`History`].
 //!
-//! 1. On the caller's thread [`Prepared`] checks an append against the limits, and computes salts,
-//!    commitments and the producer's part of every entry, beside the writer and with help.
+//! 1. On the caller's thread an append is checked against the limits. Salts, commitments and the producer's part of every
+//!    entry are computed before it is drafted or meanwhile, by whoever has time: [`Prepared`].
 //! 2. The one writer makes a [`Draft`] from the [`LogState`], adds appends while they fit, and gets a frame.
 //!    An append that fails leaves the draft as it was.
 
@@ -145,7 +145,7 @@ fn named(chained: &Chained, what: &str) -> String {
 }
 
 /// An event of a draft, for the index.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct DraftedEvent {
     batch: Arc<Batch>,
     /// Its place in the batch.
@@ -162,6 +162,18 @@ impl DraftedEvent {
     /// What the producer sent.
     pub fn event(&self) -> &Event {
         &self.batch.events[self.index].event
+    }
+}
+
+impl std::fmt::Debug for DraftedEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the batch: every one of its events would show all of them.
+        f.debug_struct("DraftedEvent")
+            .field("event", self.event())
+            .field("position", &self.position)
+            .field("version", &self.version)
+            .field("leaf", &self.leaf)
+            .finish()
     }
 }
 
@@ -250,7 +262,14 @@ impl<'a> Draft<'a> {
     /// Adds an append, or says why not, and then the draft is as before. The answer holds once the frame is
     /// durable, not earlier; its `size` is filled in by [`Draft::size`].
     pub fn add(&mut self, prepared: Prepared, history: &dyn History) -> Result<Vec<Receipt>> {
-        let known = self.look_up_keys(&prepared, history)?;
+        let receipts = self.add_prepared(&prepared, history);
+        // Whoever still makes it ready does so for nobody.
+        prepared.batch.leave();
+        receipts
+    }
+
+    fn add_prepared(&mut self, prepared: &Prepared, history: &dyn History) -> Result<Vec<Receipt>> {
+        let known = self.look_up_keys(prepared, history)?;
         if let Known::All(receipts) = known {
             return Ok(receipts);
         }

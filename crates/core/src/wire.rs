@@ -36,7 +36,8 @@ use serde_json::{Map, Value, json};
 
 use crate::cloudevents::{self, AtMost, Bounded, Members, Name, Shape};
 use crate::entry::{
-    Content, DATA_PART, ENTRY_BYTES_MAX, Entry, Outline, envelope_len, parse_attributes, put_attributes,
+    Content, DATA_PART, ENTRY_BYTES_MAX, Entry, Outline, entry_bytes_max, envelope_len, parse_attributes,
+    put_attributes,
 };
 use crate::error::{Conflict, Error, ErrorKind, Result};
 use crate::event::{Event, Tag, shown};
@@ -194,7 +195,7 @@ pub fn write_append(append: &Append) -> Vec<u8> {
         }
     });
     for event in &append.events {
-        put_sized(&mut out, |out| match envelope_len(event) <= ENTRY_BYTES_MAX {
+        put_sized(&mut out, |out| match entry_bytes_max(envelope_len(event)) <= ENTRY_BYTES_MAX {
             true => put_attributes(event, out),
             // More than an entry can hold: whoever keeps the limits says so.
             false => cloudevents::write_new_envelope(event, Shape::Native, out),
@@ -979,6 +980,22 @@ mod tests {
         refused(b"\xa2\x04\x61t\x05\xa2\x66source\x61s\x62id\x61i", "out of order");
         refused(b"\xa2\x04\x61t\x05\xa3\x62ID\x61i\x62id\x61i\x66source\x61s", "'ID' cannot name");
         refused(b"\xa3\x04\x61t\x05\xa2\x62id\x61i\x66source\x61s\x06\x81\x61t", "not a tag");
+        refused(b"\xa3\x04\x61t\x05\xa2\x62id\x61i\x66source\x61s\x06\x80", "an empty list of tags");
+        // Nothing is made of more tags or attributes than an event can have.
+        let event = |tags: usize, attributes: usize| {
+            let event =
+                Event::builder("s", "i", "t").tags((0..tags).map(|n| Tag::new("k", &n.to_string()).unwrap()));
+            let add = |event: crate::EventBuilder, n: usize| event.attribute(format!("a{n}"), true);
+            let mut out = Vec::new();
+            put_attributes(&(0..attributes).fold(event, add).build().unwrap(), &mut out);
+            out
+        };
+        assert!(sent(&event(128, 1_020)).is_ok());
+        for (attributes, counted) in [(event(129, 0), "129 tags"), (event(0, 1_022), "1025 members")] {
+            let error = sent(&attributes).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{error}");
+            assert!(error.message().contains(counted), "{error}");
+        }
         // What no entry can hold goes over too, to be refused by the limit it breaks.
         let long = Event::builder("s", "i", "t").attribute("long", "x".repeat(70_000)).build().unwrap();
         assert_eq!(

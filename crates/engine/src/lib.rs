@@ -26,7 +26,7 @@
 //! | `writer` | group commit: sequence, write, sync, publish, answer |
 //! | `log` | what readers and the writer of one log share |
 //! | `page` | the pages of a read, cut into shares that several threads read |
-//! | `helpers` | those threads |
+//! | `helpers` | the threads that help: with long pages, and with large appends |
 //! | `look` | the end of an existing log, while a writer may be at work |
 //! | `verify` | every byte of the files, trusting nothing |
 //! | `registers` | small values with compare-and-swap |
@@ -510,26 +510,31 @@ impl EmbeddedStore {
         }
     }
 
-    /// Checks an append and queues it. What has to be made ready of it this thread does beside the writer, and so do
-    /// others if it is much.
+    /// Checks an append and makes it ready on this thread, others helping if it is much; then queues it. Where this thread
+    /// will make the frame itself, because nothing else is under way, it drafts it meanwhile.
     fn queue_append(&self, name: &LogName, append: Append, here: bool) -> Result<QueuedAppend> {
         let prepared = Prepared::checked(append, &self.settings.limits)?;
-        let rest = begin_to_make_ready(&prepared);
         let _forget = self.if_unmade(name)?;
+        let batch = prepared.batch().clone();
+        ask_for_help(&prepared);
+        if !here || prepared.bytes_max() > MEANWHILE_BYTES || !self.log(name)?.is_idle() {
+            batch.make_ready();
+        }
         let job = |answer| Job::Append(prepared, answer);
         let answered = self.submit(name, job, || self.log(name), here)?;
-        rest.inspect(|batch| batch.make_ready());
+        // Somebody else was quicker, and drafts it.
+        batch.make_ready();
         Ok(QueuedAppend { answered, _forget })
     }
 
     /// The same of several, which are in the queue before the first is taken from it.
     fn queue_appends(&self, name: &LogName, appends: Vec<Append>) -> Vec<Result<QueuedAppend>> {
         let mut jobs = Vec::with_capacity(appends.len());
-        let mut rest = Vec::new();
         let mut queue = |append| {
             let prepared = Prepared::checked(append, &self.settings.limits)?;
-            rest.extend(begin_to_make_ready(&prepared));
             let _forget = self.if_unmade(name)?;
+            ask_for_help(&prepared);
+            prepared.batch().make_ready();
             let (answer, answered) = oneshot::channel();
             jobs.push(Job::Append(prepared, answer));
             Ok(QueuedAppend { answered: Answered { answered, log: name.clone() }, _forget })
@@ -538,9 +543,7 @@ impl EmbeddedStore {
         if jobs.is_empty() {
             return queued;
         }
-        let handed_over = self.hand_over(jobs, || self.log(name), false);
-        rest.iter().for_each(|batch| batch.make_ready());
-        match handed_over {
+        match self.hand_over(jobs, || self.log(name), false) {
             Ok(()) => queued,
             Err(error) => queued.into_iter().map(|queued| queued.and(Err(error.clone()))).collect(),
         }
@@ -622,16 +625,16 @@ impl EmbeddedStore {
 /// Making so much ready takes several times as long as waking somebody who helps.
 const HELPED_BYTES: usize = 64 << 10;
 
-/// Makes an append ready if it is small. If not, others are asked to help, and what is left of it is the caller's.
-fn begin_to_make_ready(prepared: &Prepared) -> Option<Arc<Batch>> {
+/// What is larger is made ready before it is queued, also where nothing else is under way: whoever comes meanwhile would
+/// wait for all of it.
+const MEANWHILE_BYTES: usize = 2 << 20;
+
+/// Asks others to help to make an append ready, if that is much.
+fn ask_for_help(prepared: &Prepared) {
     let batch = prepared.batch();
-    let helpers = batch.shares() / 2;
-    if helpers == 0 || prepared.bytes_max() < HELPED_BYTES || !helpers::can_be() {
-        batch.make_ready();
-        return None;
+    if prepared.bytes_max() >= HELPED_BYTES && batch.shares() > 1 && helpers::can_be() {
+        helpers::ask(batch, batch.shares() / 2);
     }
-    helpers::ask(batch, helpers);
-    Some(batch.clone())
 }
 
 impl helpers::Work for Batch {

@@ -138,6 +138,12 @@ impl Log {
         Ok(())
     }
 
+    /// Whether nothing waits, and nobody drafts or writes: who submits something now would be the one to do it.
+    pub(crate) fn is_idle(&self) -> bool {
+        let queue = lock(&self.queue);
+        queue.jobs.is_empty() && queue.drafting == 0 && !queue.device_taken
+    }
+
     /// Sees to it that somebody takes what is in the queue.
     fn call_thread(&self, writer: &Arc<Writer>, mut queue: MutexGuard<'_, Queue>) {
         if queue.jobs.is_empty() {
