@@ -236,15 +236,7 @@ fn attribute_spans(r: &mut Reader<'_>) -> Result<Spans, Problem> {
 /// Bytes that [`encode_envelope`] makes of an event and its data, if it has any.
 pub(crate) fn envelope_len(event: &Event) -> usize {
     use crate::cbor::{head_len, text_len};
-    let defined = [
-        ("id", Some(event.id())),
-        ("time", event.time()),
-        ("source", Some(event.source())),
-        ("subject", event.stream()),
-        ("dataschema", event.dataschema()),
-        ("datacontenttype", event.datacontenttype()),
-    ];
-    let defined = defined.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    let defined = defined(event);
     let others = event.attributes();
     let mut len = 1 + text_len(event.event_type());
     len += 1 + head_len((defined.clone().count() + others.len()) as u64);
@@ -272,10 +264,10 @@ pub(crate) fn envelope_len(event: &Event) -> usize {
     len
 }
 
-/// Fields 4 to 6.
-fn encode_middle(event: &Event, out: &mut Vec<u8>) {
-    // Deterministic CBOR orders keys by their encoded bytes, which for text means by length first.
-    let defined = [
+/// The attributes that CloudEvents defines and that an event has. Deterministic CBOR orders keys by their encoded bytes,
+/// which for text means by length first.
+fn defined(event: &Event) -> impl Iterator<Item = (&'static str, &str)> + Clone {
+    let all = [
         ("id", Some(event.id())),
         ("time", event.time()),
         ("source", Some(event.source())),
@@ -283,7 +275,12 @@ fn encode_middle(event: &Event, out: &mut Vec<u8>) {
         ("dataschema", event.dataschema()),
         ("datacontenttype", event.datacontenttype()),
     ];
-    let defined = defined.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+}
+
+/// Fields 4 to 6.
+fn encode_middle(event: &Event, out: &mut Vec<u8>) {
+    let defined = defined(event);
     let mut others: Vec<(&str, &AttributeValue)> =
         event.attributes().iter().map(|(name, value)| (name.as_str(), value)).collect();
     others.sort_unstable_by_key(|(name, _)| (name.len(), *name));
