@@ -191,6 +191,11 @@ impl Batch {
         1 + self.others.len()
     }
 
+    /// Whether all of it is ready.
+    pub fn is_ready(&self) -> bool {
+        std::iter::once(&self.first).chain(&self.others).all(|share| share.ready.get().is_some())
+    }
+
     /// Makes events ready until none are left that nobody has begun. Several threads can do so at once.
     pub fn make_ready(&self) {
         while self.make_one_ready() {}

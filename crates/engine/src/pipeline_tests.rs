@@ -112,6 +112,39 @@ fn a_frame_is_drafted_while_another_is_synced_and_written_only_after_that() {
     assert!(block_on(stage.store.verify(&LogName::default(), None, &|_, _| ())).unwrap().is_ok());
 }
 
+/// Small appends behind a large one would otherwise wait for its hashes with whoever drafts it.
+#[test]
+fn an_append_that_waits_beside_others_is_ready_before_it_is_queued() {
+    let stage = Stage::new();
+    let log = stage.store.log(&LogName::default()).unwrap();
+    for round in 0..4 {
+        let first = stage.held(Held::Syncs, event(&format!("first-{round}"), vec![1; 10]));
+        let second = stage.drafted(event(&format!("second-{round}"), vec![1; 10]));
+        // What comes now stays in the queue: it is not enough to be drafted at once. To make it ready takes many times as
+        // long as it takes to look there.
+        let large = (0..200).map(|n| event(&format!("{round}-{n}"), vec![round as u8; 40]));
+        let large = Append::new(large.collect::<Vec<_>>());
+        let store = stage.store.clone();
+        let waiting = std::thread::spawn(move || match round % 2 {
+            0 => store.append_blocking(&LogName::default(), large),
+            _ => block_on(store.append(&LogName::default(), large)),
+        });
+        let ready = loop {
+            let ready = log.ready_jobs();
+            if !ready.is_empty() || waiting.is_finished() {
+                break ready;
+            }
+            std::hint::spin_loop();
+        };
+        assert_eq!(ready, [true], "round {round}");
+        stage.io.release();
+        for pending in [first, second] {
+            block_on(pending).unwrap();
+        }
+        assert_eq!(waiting.join().unwrap().unwrap().events.len(), 200);
+    }
+}
+
 #[test]
 fn a_crash_while_one_frame_is_synced_and_the_next_is_drafted_leaves_the_first_whole_or_absent() {
     let stage = Stage::new();

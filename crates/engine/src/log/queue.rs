@@ -185,6 +185,16 @@ impl Log {
         !lock(&self.queue).jobs.is_empty()
     }
 
+    /// Of the appends that wait in the queue, whether each is ready.
+    #[cfg(test)]
+    pub(crate) fn ready_jobs(&self) -> Vec<bool> {
+        let ready = |job: &Job| match job {
+            Job::Append(prepared, _) => prepared.batch().is_ready(),
+            _ => true,
+        };
+        lock(&self.queue).jobs.iter().map(ready).collect()
+    }
+
     /// The number of threads that make frames.
     #[cfg(test)]
     pub(crate) fn threads(&self) -> usize {
