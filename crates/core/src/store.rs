@@ -75,7 +75,7 @@ impl RecordedEvent {
 }
 
 /// What to append: the events of one batch, and what has to hold.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Append {
     /// Recorded next to each other in this order, or not at all.
     pub events: Vec<Event>,

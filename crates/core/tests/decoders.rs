@@ -20,8 +20,10 @@ use precedent_core::frame::{Chained, FRAME_BYTES_MAX, Frame, FrameBuilder, Frame
 use precedent_core::sequencer::LogState;
 use precedent_core::tree::{Tree, leaf_hash};
 use precedent_core::verify::{Expect, Verifier};
+use precedent_core::wire::{parse_binary_append, write_append};
 use precedent_core::{
-    Event, FrameId, Hash, IndexedAttribute, LogId, LogName, Position, RegisterName, Time, Version,
+    Append, Condition, Event, FrameId, Hash, IndexedAttribute, LogId, LogName, Position, RegisterName, Time,
+    Version,
 };
 
 struct Counting;
@@ -397,6 +399,36 @@ fn hostile_entries_do_no_harm() {
     for bytes in [tags, attributes, parts, vec![0x9f; ENTRY_BYTES_MAX], vec![0xa1; ENTRY_BYTES_MAX + 1]] {
         bounded(64, &bytes, |bytes| drop(black_box(Entry::decode(bytes))));
     }
+}
+
+#[test]
+fn hostile_appends_in_binary_form_do_no_harm() {
+    let words: &[&[u8]] =
+        &[b"PRA1", &[0; 4], &[0xff; 4], &[0xa0], &[0xbf], &[0x9f], &[0xf6], b"\x62id", b"a=b", b"{}"];
+    let mut read = 0;
+    rounds(10_000, |chance| {
+        let events = (0..1 + chance.below(4)).map(|n| event(n + chance.below(2) * 10));
+        let mut append = Append::new(events.collect::<Vec<_>>());
+        if chance.below(2) == 0 {
+            append = append.when(Condition::stream_is_new("loan/1"));
+        }
+        let mut bytes = write_append(&append);
+        let sound = parse_binary_append(bytes.clone().into()).expect("what we write can be read");
+        assert_eq!(sound, append);
+        chance.mutate(&mut bytes, words);
+        bounded(64, &Bytes::from(bytes), |bytes| {
+            if let Ok(append) = parse_binary_append(bytes.clone()) {
+                read += 1;
+                // What can be read says the same when it is written anew.
+                let again = parse_binary_append(write_append(&append).into());
+                assert_eq!(again.expect("what we write can be read"), append);
+            }
+        });
+    });
+    assert!(
+        read > 0 || std::env::var_os("PRECEDENT_SEED").is_some(),
+        "nothing that was changed could be read"
+    );
 }
 
 #[test]
