@@ -375,7 +375,24 @@ impl FrameHeader {
         let mut crc = crc32fast::Hasher::new();
         crc.update(&entry);
         crc.update(&parts);
-        if crc.finalize() != place.crc {
+        self.checked(place, crc.finalize(), entry, parts)
+    }
+
+    /// As [`Self::event`], of the bytes that lie [together](Place::together).
+    ///
+    /// # Errors
+    /// `damaged` if the checksum does not match.
+    ///
+    /// # Panics
+    /// If there are fewer bytes than the entry has.
+    pub fn event_together(&self, place: &Place, mut event: Bytes) -> Result<StoredEvent> {
+        let crc = crc32fast::hash(&event);
+        let parts = event.split_off(usize::from(place.entry_len));
+        self.checked(place, crc, event, parts)
+    }
+
+    fn checked(&self, place: &Place, crc: u32, entry: Bytes, parts: Bytes) -> Result<StoredEvent> {
+        if crc != place.crc {
             return Err(Error::damaged("the checksum of the event does not match"));
         }
         if self.mask == [0; 8] {
@@ -520,6 +537,7 @@ pub struct Walk {
 
 impl Walk {
     /// Where the event with this index lies; `None` if there are not so many.
+    #[inline]
     pub fn place(&mut self, index: usize) -> Option<Place> {
         let rows = self.rows.rows.as_chunks::<ROW_BYTES>().0;
         let row = rows.get(index)?;

@@ -216,14 +216,22 @@ fn examine_some(
     let mut all = Examined::default();
     all.rows.reserve_exact(positions.len());
     all.events.reserve_exact(positions.len());
+    let mut uncounted = 0;
     for position in positions {
-        let more = all.examine(events, Position(*position), read);
-        if bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more) >= bytes_max {
-            break;
+        uncounted += all.examine(events, Position(*position), read);
+        if uncounted >= COUNTED_BYTES {
+            let more = std::mem::take(&mut uncounted);
+            if bytes.fetch_add(more, Ordering::Relaxed).saturating_add(more) >= bytes_max {
+                break;
+            }
         }
     }
+    bytes.fetch_add(uncounted, Ordering::Relaxed);
     all
 }
+
+/// So many bytes are counted together: of a number that several threads change for every event, each waits for the others.
+const COUNTED_BYTES: usize = 16 << 10;
 
 /// Where positions are cut into shares: if they lie one behind the other, where a small frame or a block begins, so that
 /// none is read twice.

@@ -430,18 +430,20 @@ impl<'a> FrameReader<'a> {
         let index = (position.0 - current.place.first_position) as usize;
         let missing = || Error::damaged("the directory ends before this event");
         let place = current.walk.place(index).ok_or_else(missing)?;
-        let (entry, parts) = match place.together() {
+        match place.together() {
             Some(event) => {
-                let mut entry = match current.whole {
+                let event = match current.whole {
                     true => self.bytes(&current.place, event)?,
                     false => self.ranged(current, event, index)?,
                 };
-                let parts = entry.split_off(usize::from(place.entry_len));
-                (entry, parts)
+                current.head.header.event_together(&place, event)
             }
-            None => (self.bytes(&current.place, place.entry())?, self.bytes(&current.place, place.parts())?),
-        };
-        current.head.header.event(&place, entry, parts)
+            None => {
+                let entry = self.bytes(&current.place, place.entry())?;
+                let parts = self.bytes(&current.place, place.parts())?;
+                current.head.header.event(&place, entry, parts)
+            }
+        }
     }
 
     /// An event of a large frame: from what was read last, or read together with what is planned and close.
