@@ -7,18 +7,26 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, LazyLock, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::pack::Unpacker;
 
 /// A helper whom nobody has asked for so long is gone.
 const HELPER_WAITS: Duration = Duration::from_secs(1);
+/// So long one stays awake when there is nothing to do.
+const HELPER_LOOKS: Duration = Duration::from_micros(60);
 
 /// Work that several threads can do at once.
 pub(crate) trait Work: Send + Sync {
     /// Does shares of it until all are taken. The unpacker, if there is one, has been used for other work.
     fn help(&self, unpacker: &mut Option<Unpacker>);
+
+    /// Whether more of it comes soon after, as the next page does to who reads all: then a helper stays awake for a moment.
+    fn goes_on(&self) -> bool {
+        false
+    }
 }
 
 struct Helpers {
@@ -29,6 +37,8 @@ struct Helpers {
 
 static HELPERS: Mutex<Helpers> = Mutex::new(Helpers { asked: VecDeque::new(), running: 0, idle: 0 });
 static ASKED: Condvar = Condvar::new();
+/// How much of what was asked for nobody has begun.
+static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// There are fewer helpers than processors.
 static HELPERS_MAX: LazyLock<usize> = LazyLock::new(|| {
@@ -61,17 +71,31 @@ pub(crate) fn ask(work: &Arc<impl Work + 'static>, wanted: usize) {
             helpers.idle += 1;
         }
         helpers.asked.push_back(work.clone());
+        WAITING.store(helpers.asked.len(), Ordering::Relaxed);
         ASKED.notify_one();
+    }
+}
+
+/// Waits a moment for somebody to ask, without going to sleep: whoever reads on does so at once, and waking a thread takes as long
+/// as reading a fifth of a page.
+fn look() {
+    let start = Instant::now();
+    while WAITING.load(Ordering::Relaxed) == 0 && start.elapsed() < HELPER_LOOKS {
+        std::thread::yield_now();
     }
 }
 
 /// Helps until nobody has asked for a while.
 fn help() {
     let mut unpacker = None;
+    // Whether it has looked for more already, or need not.
+    let mut looked = true;
     let mut helpers = lock();
     loop {
         if let Some(work) = helpers.asked.pop_front() {
+            WAITING.store(helpers.asked.len(), Ordering::Relaxed);
             helpers.idle -= 1;
+            looked = !work.goes_on();
             drop(helpers);
             // Whoever asked does it once more, and whoever asks next is helped.
             if catch_unwind(AssertUnwindSafe(|| work.help(&mut unpacker))).is_err() {
@@ -80,6 +104,13 @@ fn help() {
             drop(work);
             helpers = lock();
             helpers.idle += 1;
+            continue;
+        }
+        if !looked {
+            drop(helpers);
+            looked = true;
+            look();
+            helpers = lock();
             continue;
         }
         let (guard, waited) =

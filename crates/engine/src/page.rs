@@ -304,4 +304,8 @@ impl Work for Shares {
         self.examine(&mut events);
         *unpacker = events.into_unpacker();
     }
+
+    fn goes_on(&self) -> bool {
+        self.sequential
+    }
 }
