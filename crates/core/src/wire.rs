@@ -58,6 +58,8 @@ pub const FRAMES_MEDIA_TYPE: &str = "application/vnd.precedent.frames";
 
 /// The most appends that go over together.
 pub const APPENDS_MAX: usize = 1024;
+/// The most bytes that an append has as a message of a WebSocket. It is in memory before anything can be said of it.
+pub const MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Bytes before each of them.
 pub const APPEND_LENGTH_BYTES: usize = 4;
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use precedent_core::{Error, ErrorKind, Limits, Store};
+use precedent_core::{Error, ErrorKind, Limits, Store, wire};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -14,6 +14,7 @@ use crate::config::{Config, ServerLimits};
 use crate::guard::Guard;
 use crate::metrics::Metrics;
 use crate::problem::Problem;
+use crate::sockets::Sockets;
 
 /// The state of a server.
 pub(crate) struct App {
@@ -23,8 +24,12 @@ pub(crate) struct App {
     pub(crate) guard: Guard,
     pub(crate) metrics: Metrics,
     pub(crate) capture: Capture,
+    pub(crate) sockets: Sockets,
+    /// The runtime that the server was bound in.
+    pub(crate) runtime: Handle,
     requests: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    sockets_left: Arc<Semaphore>,
     pub(crate) bodies: Arc<Semaphore>,
     answers: Arc<Semaphore>,
     /// Messages of the proxy that take much memory while they are recorded.
@@ -43,8 +48,11 @@ impl App {
             guard: Guard::new(config),
             metrics: Metrics::default(),
             capture: Capture::new(&config.capture),
+            sockets: Sockets::default(),
+            runtime: Handle::current(),
             requests: permits(limits.requests_max),
             streams: permits(limits.streams_max),
+            sockets_left: permits(limits.sockets_max),
             bodies: permits(limits.bodies_bytes_max.div_ceil(BODY_PERMIT_BYTES)),
             answers: permits(limits.answers_bytes_max.div_ceil(BODY_PERMIT_BYTES)),
             recordings: Semaphore::new(RECORDINGS_MAX),
@@ -78,9 +86,34 @@ impl App {
         self.limits.streams_max.saturating_sub(self.streams.available_permits())
     }
 
+    /// A place among the WebSockets.
+    pub(crate) fn admit_socket(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        self.sockets_left.clone().try_acquire_owned().map_err(|_| {
+            let max = self.limits.sockets_max;
+            Problem::http("overloaded", format!("{max} WebSockets are open, the limit is {max}"))
+        })
+    }
+
+    /// How many WebSockets are open.
+    pub(crate) fn sockets_open(&self) -> usize {
+        self.limits.sockets_max.saturating_sub(self.sockets_left.available_permits())
+    }
+
     /// How many bytes bodies may have that are not in memory yet.
     pub(crate) fn body_bytes_left(&self) -> usize {
         self.bodies.available_permits() * BODY_PERMIT_BYTES
+    }
+
+    /// Waits for the room that so many bytes of bodies take, or for all the room there is.
+    pub(crate) async fn room(&self, bytes: usize) -> OwnedSemaphorePermit {
+        let permits = bytes.min(self.limits.bodies_bytes_max).div_ceil(BODY_PERMIT_BYTES);
+        let permits = u32::try_from(permits).unwrap_or(u32::MAX);
+        self.bodies.clone().acquire_many_owned(permits).await.expect("the semaphore is never closed")
+    }
+
+    /// How many bytes a message of a WebSocket may have.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.limits.body_bytes_max.min(wire::MESSAGE_BYTES_MAX)
     }
 
     /// Waits a while for the room that `bytes` of an answer take, or all the room there is. Nobody who waits

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, Method, header};
 use percent_encoding::percent_decode;
 use precedent_core::{Error, LogName, Result};
 use tokio::sync::OwnedSemaphorePermit;
@@ -18,7 +18,11 @@ pub(crate) struct Call {
     /// The variable parts of the path, decoded.
     pub(crate) path: Vec<(String, String)>,
     pub(crate) query: Parameters,
+    /// That of the route, or HEAD where it is GET.
+    pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
+    /// What the connection has to offer: that it can become a WebSocket.
+    pub(crate) extensions: Extensions,
     pub(crate) body: Body,
     /// The place among the requests, until the answer has begun or has become a stream.
     pub(crate) permit: Option<OwnedSemaphorePermit>,

@@ -34,6 +34,8 @@ pub struct ServerLimits {
     pub requests_max: usize,
     /// Reads, followers and long polls at once.
     pub streams_max: usize,
+    /// WebSockets at once.
+    pub sockets_max: usize,
     /// Connections at once; further ones wait until one ends.
     pub connections_max: usize,
     /// How long a client may take for the head of a request, and a connection may stand idle.
@@ -63,6 +65,7 @@ impl Default for ServerLimits {
             answers_bytes_max: 256 << 20,
             requests_max: 1_024,
             streams_max: 1_024,
+            sockets_max: 1_024,
             connections_max: 8_192,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
@@ -188,6 +191,7 @@ impl Config {
         for (name, value) in [
             ("requests_max", limits.requests_max),
             ("streams_max", limits.streams_max),
+            ("sockets_max", limits.sockets_max),
             ("connections_max", limits.connections_max),
             ("body_bytes_max", limits.body_bytes_max),
             ("answers_bytes_max", limits.answers_bytes_max),

@@ -11,6 +11,8 @@
 //! | `app` | what all requests share, and how much is taken on at once |
 //! | `routes` | the table of paths, and one file for each |
 //! | `call`, `body` | a request, taken apart within the limits |
+//! | `append` | appends on their way into the store, and their answers |
+//! | `sockets` | the threads on which WebSockets are read and answered |
 //! | `pager` | reads as bodies, page by page |
 //! | `capture` | what the ways of capture share: the one append, redaction, gaps |
 //! | `otlp` | OpenTelemetry's protocol, over HTTP and gRPC |
@@ -23,6 +25,7 @@
 //! the limits say.
 
 mod app;
+mod append;
 mod body;
 mod call;
 mod capture;
@@ -35,6 +38,7 @@ mod pager;
 mod problem;
 mod proxy;
 mod routes;
+mod sockets;
 
 pub use config::{CaptureConfig, Config, ServerLimits, Tls, Upstream};
 pub use listen::{Server, bind};

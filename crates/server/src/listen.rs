@@ -168,6 +168,8 @@ impl Server {
     /// store stays open; an append that was broken off goes on in it.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Result<()> {
         let Self { doors, app, .. } = self;
+        // If this is dropped in the middle, connections end with it, and WebSockets have to be told.
+        let _stops = Stops(app.clone());
         let room = Arc::new(Semaphore::new(app.limits.connections_max.min(Semaphore::MAX_PERMITS)));
         let connections = Mutex::new(JoinSet::new());
         let accepting = join_all(doors.iter().map(|door| door.accept(&app, &room, &connections)));
@@ -183,6 +185,15 @@ impl Server {
         let connections = connections.into_inner();
         connections.unwrap_or_else(|poisoned| poisoned.into_inner()).shutdown().await;
         Ok(())
+    }
+}
+
+/// Tells all who listen for it that the server has stopped, when it is dropped.
+struct Stops(Arc<App>);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.stopping.send_replace(true);
     }
 }
 
@@ -218,7 +229,8 @@ async fn serve(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(app.limits.head_timeout)
-        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(router))
+        .with_upgrades();
     tokio::pin!(connection);
     tokio::select! {
         ended = connection.as_mut() => return ended.map_err(io::Error::other),
@@ -257,7 +269,7 @@ async fn serve_http2(
 ///
 /// Time runs from the first write that has to wait. It ends when the peer has caught up, which a flush shows,
 /// or has taken as much as it has to in that time: then the next wait begins a new one.
-struct Stalling<T> {
+pub(crate) struct Stalling<T> {
     io: T,
     patience: Duration,
     /// Bytes that are taken within `patience` at least.
@@ -265,6 +277,14 @@ struct Stalling<T> {
     /// Bytes taken since `slow` began to run.
     taken: u64,
     slow: Option<Pin<Box<Sleep>>>,
+}
+
+impl<T> Stalling<T> {
+    /// The same around something else. Whoever takes nothing has its patience anew.
+    pub(crate) fn map<U, E>(self, change: impl FnOnce(T) -> Result<U, E>) -> Result<Stalling<U>, E> {
+        let Self { io, patience, bytes_min, .. } = self;
+        Ok(Stalling { io: change(io)?, patience, bytes_min, taken: 0, slow: None })
+    }
 }
 
 impl<T: Unpin> Stalling<T> {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use precedent_core::{Appended, Status};
+
+use crate::app::App;
 
 /// How many requests were answered, by method and status.
 type Answers = BTreeMap<(&'static str, u16), u64>;
@@ -16,6 +18,7 @@ pub(crate) struct Metrics {
     /// By route.
     requests: Mutex<BTreeMap<String, Answers>>,
     pub(crate) events_appended: AtomicU64,
+    pub(crate) socket_appends: AtomicU64,
     pub(crate) body_bytes_received: AtomicU64,
     pub(crate) event_bytes_sent: AtomicU64,
     pub(crate) streams_aborted: AtomicU64,
@@ -27,6 +30,23 @@ pub(crate) struct Metrics {
 pub(crate) fn counted(method: &str) -> &'static str {
     const KNOWN: [&str; 7] = ["GET", "POST", "PUT", "HEAD", "OPTIONS", "DELETE", "PATCH"];
     KNOWN.into_iter().find(|known| *known == method).unwrap_or("other")
+}
+
+/// Requests, or appends over a WebSocket, that are under way until this is dropped.
+pub(crate) struct Open(Arc<App>, i64);
+
+impl Open {
+    pub(crate) fn new(app: &Arc<App>, count: usize) -> Self {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        app.metrics.requests_open.fetch_add(count, Ordering::Relaxed);
+        Self(app.clone(), count)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.requests_open.fetch_sub(self.1, Ordering::Relaxed);
+    }
 }
 
 impl Metrics {
@@ -45,8 +65,9 @@ impl Metrics {
         *of_route.entry((method, status)).or_default() += 1;
     }
 
-    /// Everything as text; `logs` are names and sizes, `streams` the reads and followers that are under way.
-    pub(crate) fn render(&self, logs: &[(String, u64)], streams: usize) -> String {
+    /// Everything as text; `logs` are names and sizes, `streams` the reads and followers that are under way, `sockets` the
+    /// WebSockets that are open.
+    pub(crate) fn render(&self, logs: &[(String, u64)], streams: usize, sockets: usize) -> String {
         let mut out = String::new();
         let mut family = |name: &str, kind: &str, help: &str, rows: &[(String, String)]| {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -71,7 +92,7 @@ impl Metrics {
         family(
             "precedent_requests_open",
             "gauge",
-            "Requests whose answer has not begun.",
+            "Requests, and appends over WebSockets, whose answer has not begun.",
             &gauge(&self.requests_open),
         );
         family(
@@ -86,7 +107,13 @@ impl Metrics {
             "Reads that were broken off because they could not be completed.",
             &counter(&self.streams_aborted),
         );
-        family("precedent_connections_open", "gauge", "Connections.", &gauge(&self.connections));
+        family("precedent_sockets_open", "gauge", "WebSockets.", &one(sockets.to_string()));
+        family(
+            "precedent_connections_open",
+            "gauge",
+            "Connections, without WebSockets.",
+            &gauge(&self.connections),
+        );
         family(
             "precedent_events_appended_total",
             "counter",
@@ -94,9 +121,15 @@ impl Metrics {
             &counter(&self.events_appended),
         );
         family(
+            "precedent_socket_appends_total",
+            "counter",
+            "Appends that came over WebSockets.",
+            &counter(&self.socket_appends),
+        );
+        family(
             "precedent_body_bytes_received_total",
             "counter",
-            "Bytes of request bodies.",
+            "Bytes of request bodies, and of messages.",
             &counter(&self.body_bytes_received),
         );
         family(

@@ -80,6 +80,7 @@ pub const CODES: &[Code] = &[
     retry(code("request_timeout", 408, "The request came too slowly"), 1),
     code("precondition_failed", 412, "The register is not as expected"),
     code("unsupported_media_type", 415, "The body's media type is not understood"),
+    code("upgrade_required", 426, "This path is a WebSocket"),
     code("precondition_required", 428, "A register is only set under a condition"),
     retry(code("upstream_failed", 502, "The upstream of the proxy cannot be asked"), 1),
     retry(code("upstream_timeout", 504, "The upstream of the proxy did not answer in time"), 1),

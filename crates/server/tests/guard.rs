@@ -4,10 +4,12 @@ mod support;
 
 use std::sync::Arc;
 
+use futures_util::{SinkExt, StreamExt};
 use precedent_core::{ErrorKind, MemoryStore};
 use precedent_server::{Config, Tls, bind};
 use support::*;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
 
 #[tokio::test]
 async fn without_a_token_only_loopback_can_be_listened_on() {
@@ -136,11 +138,23 @@ async fn tls_is_spoken_with_the_certificate_that_was_given() {
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let reply = soon(async {
         let stream = TcpStream::connect(served.address).await.unwrap();
-        let mut stream = connector.connect(name, stream).await.unwrap();
+        let mut stream = connector.connect(name.clone(), stream).await.unwrap();
         Request::new("GET", "/v1/head").over(&mut stream, "localhost").await
     })
     .await;
     assert_eq!(reply.status, 200);
+    // A WebSocket too.
+    let answer = soon(async {
+        let stream = TcpStream::connect(served.address).await.unwrap();
+        let stream = connector.connect(name, stream).await.unwrap();
+        let (mut socket, _) =
+            tokio_tungstenite::client_async("wss://localhost/v1/appends", stream).await.unwrap();
+        let append = serde_json::json!({"events": [{"id": "1", "source": "s", "type": "t"}]});
+        socket.send(Message::text(append.to_string())).await.unwrap();
+        socket.next().await.unwrap().unwrap()
+    })
+    .await;
+    assert!(answer.to_text().unwrap().ends_with("\"size\":1}"), "{answer}");
     // A client that speaks in the clear gets no answer, and hurts nobody.
     let mut clear = TcpStream::connect(served.address).await.unwrap();
     let request = Request::new("GET", "/healthz").bytes("localhost");

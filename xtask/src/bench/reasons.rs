@@ -52,7 +52,7 @@ fn of_appends(workload: &str, peer: &str) -> Option<&'static str> {
             Some("the same as in process, and both sides share two cores with it")
         }
         "redis" | "tephra-server" | "umadb-server" if appenders => Some(
-            "the processor: a request over HTTP/1.1 and the threads it wakes, on both sides, cost several times what the log does; its own protocol is a few bytes",
+            "the processor: reading, writing and waking on both sides of a connection cost several times what the log does; the peer's server does less with what it reads",
         ),
         _ => None,
     }

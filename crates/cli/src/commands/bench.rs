@@ -90,8 +90,8 @@ Systems:
   hashes             commitments and tree of the same events, by one thread, and nothing is recorded
   precedent          in this process
   precedent-packed   the same log after it was packed; precedent-packing: while it is
-  precedent-server   'precedent serve' in a process of its own, over HTTP on loopback; all appenders have one
-                     client, which sends together what waits. precedent-server-each: a client for each
+  precedent-server   'precedent serve' in a process of its own, on loopback; all appenders have one client and one
+                     WebSocket, batches of more than 256 KiB are requests. precedent-server-each: a client for each
 
 --json prints a row a line: {system, workload, event_bytes, durability, tree, rounds, median, p99, ratio_to_bare,
 unit}. 'events/s': the median of the rounds and what 99 % of them reach. 'us': of all appends or reads, in

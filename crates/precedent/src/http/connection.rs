@@ -6,16 +6,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use precedent_core::{Appended, Error, ErrorKind, LogName, Result, wire};
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, StatusCode, Url};
+use reqwest::{Client, Method, RequestBuilder, StatusCode, Upgraded, Url};
 use tokio::sync::watch;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use super::tls::tls_config;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A server that says nothing for this long is gone: it answers every wait within a minute.
-const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const SILENCE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Less than the server keeps an idle connection, so that none is closed while a request is on its way.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of an answer that says one thing, and of every problem.
 pub(super) const SHORT_ANSWER_BYTES_MAX: usize = 1 << 20;
 
@@ -87,37 +89,88 @@ impl Connection {
         effect: Effect,
         bytes_max: usize,
     ) -> Result<Answer> {
-        let mut closed = self.closed.subscribe();
-        // Counted before `closed` is looked at, so that closing either waits for this write or is seen by it.
-        let _writing = (effect == Effect::Writes).then(|| Writing::begin(&self.writing));
-        if *closed.borrow() {
-            return Err(stopped());
-        }
-        let exchange = async {
-            let mut response = request.send().await.map_err(|e| self.lost(&e, effect))?;
-            let (status, headers) = (response.status(), response.headers().clone());
-            let bytes_max = if status.is_success() { bytes_max } else { SHORT_ANSWER_BYTES_MAX };
-            let announced = response.content_length().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
-            let mut body = Vec::with_capacity(announced.min(bytes_max));
-            while let Some(chunk) = response.chunk().await.map_err(|e| self.lost(&e, effect))? {
-                if body.len() + chunk.len() > bytes_max {
-                    return Err(self.endless(bytes_max, effect));
+        match effect {
+            Effect::Writes => self.send_write(&self.writing()?, request, bytes_max).await,
+            Effect::Reads => {
+                let mut closed = self.closed.subscribe();
+                if *closed.borrow() {
+                    return Err(stopped());
                 }
-                body.extend_from_slice(&chunk);
+                tokio::select! {
+                    answer = self.exchange(request, effect, bytes_max) => answer,
+                    _ = closed.wait_for(|closed| *closed) => Err(stopped()),
+                }
             }
-            Ok::<_, Error>(Answer { status, headers, body: body.into() })
-        };
-        let answer = match effect {
-            Effect::Writes => exchange.await?,
-            Effect::Reads => tokio::select! {
-                answer = exchange => answer?,
-                _ = closed.wait_for(|closed| *closed) => return Err(stopped()),
-            },
-        };
+        }
+    }
+
+    /// The same for a write that is under way already.
+    pub(super) async fn send_write(
+        &self,
+        _writing: &Writing<'_>,
+        request: RequestBuilder,
+        bytes_max: usize,
+    ) -> Result<Answer> {
+        self.exchange(request, Effect::Writes, bytes_max).await
+    }
+
+    async fn exchange(&self, request: RequestBuilder, effect: Effect, bytes_max: usize) -> Result<Answer> {
+        let mut response = request.send().await.map_err(|e| self.lost(&e, effect))?;
+        let (status, headers) = (response.status(), response.headers().clone());
+        let bytes_max = if status.is_success() { bytes_max } else { SHORT_ANSWER_BYTES_MAX };
+        let announced = response.content_length().and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+        let mut body = Vec::with_capacity(announced.min(bytes_max));
+        while let Some(chunk) = response.chunk().await.map_err(|e| self.lost(&e, effect))? {
+            if body.len() + chunk.len() > bytes_max {
+                return Err(self.endless(bytes_max, effect));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let answer = Answer { status, headers, body: body.into() };
         match answer.status.is_success() {
             true => Ok(answer),
             false => Err(self.refused(&answer, effect)),
         }
+    }
+
+    /// Says that a write is under way, until what this answers is dropped.
+    ///
+    /// # Errors
+    /// `stopped` after [`Self::close`].
+    pub(super) fn writing(&self) -> Result<Writing<'_>> {
+        // Counted before `closed` is looked at, so that closing either waits for this write or is seen by it.
+        let writing = Writing::begin(&self.writing);
+        match *self.closed.borrow() {
+            true => Err(stopped()),
+            false => Ok(writing),
+        }
+    }
+
+    /// Opens a WebSocket to the appends of a log, as RFC 6455 has it; `None` if the server, or something before it, answers
+    /// with anything else.
+    pub(super) async fn upgrade(&self, log: &LogName) -> Result<Option<Upgraded>> {
+        let key = generate_key();
+        let request = self
+            .log_request(Method::GET, log, "appends")
+            .header(header::CONNECTION, "upgrade")
+            .header(header::UPGRADE, "websocket")
+            .header(header::SEC_WEBSOCKET_VERSION, "13")
+            .header(header::SEC_WEBSOCKET_KEY, &key);
+        let response = request.send().await.map_err(|e| self.lost(&e, Effect::Reads))?;
+        let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
+        let accepted = accept.is_some_and(|accept| *accept == derive_accept_key(key.as_bytes()));
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS || !accepted {
+            return Ok(None);
+        }
+        response.upgrade().await.map(Some).map_err(|e| self.lost(&e, Effect::Reads))
+    }
+
+    /// The error for a write whose answer did not come.
+    pub(super) fn unanswered(&self, why: &str) -> Error {
+        Error::new(
+            ErrorKind::Unknown,
+            format!("the answer of {} did not come, it may have been written: {why}", self.base),
+        )
     }
 
     /// The error for a request or an answer that was lost.
@@ -133,10 +186,7 @@ impl Connection {
             Effect::Reads => {
                 Error::new(ErrorKind::Unavailable, format!("the answer of {} broke off: {causes}", self.base))
             }
-            Effect::Writes => Error::new(
-                ErrorKind::Unknown,
-                format!("the answer of {} did not come, it may have been written: {causes}", self.base),
-            ),
+            Effect::Writes => self.unanswered(&causes),
         }
     }
 
@@ -181,23 +231,12 @@ impl Connection {
         }
     }
 
-    /// What the answer to an append says.
+    /// What the answer to an append says, which over a WebSocket may be a problem.
     pub(super) fn appended(&self, answer: &[u8]) -> Result<Appended> {
-        serde_json::from_slice(answer).map_err(|e| self.not_understood(&e.to_string()))
-    }
-
-    /// What the answer to so many appends says of each.
-    pub(super) fn appended_each(&self, answer: &[u8], count: usize) -> Result<Vec<Result<Appended>>> {
-        let lines: Vec<&[u8]> = answer.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-        if lines.len() != count {
-            return Err(self.not_understood(&format!("{} lines for {count} of them", lines.len())));
-        }
-        let one = |line: &[u8]| {
-            self.appended(line).map_err(|error| {
-                wire::parse_error(line, |code| kind_of(code, StatusCode::OK)).unwrap_or(error)
-            })
-        };
-        Ok(lines.into_iter().map(one).collect())
+        serde_json::from_slice(answer).map_err(|unread| {
+            wire::parse_error(answer, |code| kind_of(code, StatusCode::OK))
+                .unwrap_or_else(|| self.not_understood(&unread.to_string()))
+        })
     }
 
     fn not_understood(&self, why: &str) -> Error {
@@ -228,7 +267,7 @@ pub(super) enum Effect {
 }
 
 /// A write under way, until this is dropped.
-struct Writing<'a>(&'a watch::Sender<usize>);
+pub(super) struct Writing<'a>(&'a watch::Sender<usize>);
 
 impl<'a> Writing<'a> {
     fn begin(writing: &'a watch::Sender<usize>) -> Self {

@@ -12,6 +12,7 @@
 
 mod appends;
 mod connection;
+mod socket;
 mod tls;
 
 use std::collections::{BTreeSet, HashMap};
@@ -87,8 +88,11 @@ impl HttpStore {
         let limits: serde_json::Value = serde_json::from_slice(&answer.body).map_err(|_| no_store())?;
         let request_bytes_max =
             limits.get("request_bytes_max").and_then(|n| n.as_u64()).ok_or_else(no_store)?;
+        // A server of an earlier version has no WebSockets, and does not say so.
+        let message_bytes_max = limits.get("message_bytes_max").and_then(|n| n.as_u64()).unwrap_or(0);
+        let message_bytes_max = usize::try_from(message_bytes_max).unwrap_or(usize::MAX);
         let limits = serde_json::from_value(limits).map_err(|_| no_store())?;
-        let appends = Appends::new(connection.clone(), runtime.clone(), request_bytes_max);
+        let appends = Appends::new(connection.clone(), runtime.clone(), request_bytes_max, message_bytes_max);
         Ok(Self { connection, appends, limits, seen: Mutex::default(), runtime })
     }
 
@@ -415,7 +419,11 @@ impl Store for HttpStore {
     }
 
     fn close(&self) -> BoxFuture<'_, Result<()>> {
-        self.run(self.connection.close())
+        self.run(async move {
+            self.connection.close().await?;
+            self.appends.leave();
+            Ok(())
+        })
     }
 }
 

@@ -4,7 +4,8 @@ use axum::http::Method;
 use bytes::Bytes;
 use precedent_core::{Append, Error, Result, wire};
 
-use super::{Answer, Held, NDJSON, Route, Scope, answer_of, expect_media_type, line_of, parse, text};
+use super::{Answer, NDJSON, Route, Scope, expect_media_type, parse, text};
+use crate::append::{Held, answer_text, submit_each};
 use crate::body::{Received, receive};
 use crate::call::Call;
 
@@ -35,29 +36,15 @@ async fn handle(mut call: Call) -> Answer {
         false => json_appends(&bytes),
     })?;
     drop(bytes);
-    let held = Held::new(&call.app, room);
-    let (mut fine, mut refused) = (Vec::with_capacity(appends.len()), Vec::new());
-    for (at, append) in appends.into_iter().enumerate() {
-        match append {
-            Ok(append) => fine.push(append),
-            Err(error) => refused.push((at, error)),
-        }
-    }
-    // All of them are in the store's queue before the first is waited for: so they come into as few frames as they can.
-    let (app, log) = (&call.app, &call.log);
-    let submitted = app.store.submit_all(log, fine).into_iter();
-    let mut pending =
-        submitted.map(|submitted| answer_of(app, log, submitted, held.clone())).collect::<Vec<_>>();
-    for (at, error) in refused {
-        pending.insert(at, Box::pin(std::future::ready(Err(error))));
-    }
-    let mut lines = Vec::with_capacity(pending.len() * 128);
+    let pending = submit_each(&call.app, &call.log, appends, Held::new(&call.app, room));
+    let mut lines = String::with_capacity(pending.len() * 128);
     for append in pending {
         let appended = append.await;
         if let Ok(appended) = &appended {
             call.app.metrics.appended(appended);
         }
-        line_of(appended, &mut lines)?;
+        lines.push_str(&answer_text(appended));
+        lines.push('\n');
     }
     Ok(text(200, NDJSON, lines))
 }

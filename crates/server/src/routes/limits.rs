@@ -26,5 +26,6 @@ async fn handle(call: Call) -> Answer {
     let limits = serde_json::to_value(&call.app.store_limits);
     let mut limits = limits.map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
     limits["request_bytes_max"] = value!(call.app.limits.body_bytes_max);
+    limits["message_bytes_max"] = value!(call.app.message_bytes_max());
     Ok(json(200, &limits))
 }

@@ -30,7 +30,7 @@ async fn handle(call: Call) -> Answer {
             Err(error) => return Err(error.into()),
         }
     }
-    let mut body = call.app.metrics.render(&sizes, call.app.streams_open());
+    let mut body = call.app.metrics.render(&sizes, call.app.streams_open(), call.app.sockets_open());
     body.push_str(&call.app.capture.render());
     Ok(text(200, "text/plain; version=0.0.4; charset=utf-8", body))
 }

@@ -21,33 +21,32 @@ mod publish;
 mod query;
 mod read;
 mod registers;
+mod socket;
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{MatchedPath, RawPathParams, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, MethodRouter};
 use futures_util::future::BoxFuture;
-use precedent_core::{Append, Appended, Error, ErrorKind, LogName, Pending, Submitted};
+use precedent_core::{Append, Error, ErrorKind, LogName};
 use serde_json::Value;
-use tokio::sync::OwnedSemaphorePermit;
 
-use crate::app::{App, Busy};
+use crate::app::App;
+use crate::append::Held;
 use crate::body::Received;
 use crate::call::{Call, Parameters};
-use crate::metrics::counted;
+use crate::metrics::{Open, counted};
 use crate::problem::Problem;
 
 /// The variable parts of a path, where they can be decoded.
-type Parts = Result<RawPathParams, RawPathParamsRejection>;
+type PathParts = Result<RawPathParams, RawPathParamsRejection>;
 
 /// A JSON value a line.
 const NDJSON: &str = "application/x-ndjson";
@@ -123,6 +122,7 @@ static ROUTES: &[Route] = &[
     publish::ROUTE,
     append::ROUTE,
     appends::ROUTE,
+    socket::ROUTE,
     opa::ROUTE,
     read::ROUTE,
     query::ROUTE,
@@ -164,7 +164,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
             // The name of a register can have slashes.
             let path = path.replace("/registers/{name}", "/registers/{*name}");
             let filter = MethodFilter::try_from(route.method.clone()).expect("a route has a usual method");
-            let handler = move |State(app): State<Arc<App>>, parts: Parts, request: Request| {
+            let handler = move |State(app): State<Arc<App>>, parts: PathParts, request: Request| {
                 dispatch(route, app, parts, request)
             };
             router = router.route(&path, MethodRouter::new().on(filter, handler));
@@ -186,14 +186,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 
 /// Around every request: who may ask, what is counted, and what every answer carries.
 async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    struct Open(Arc<App>);
-    impl Drop for Open {
-        fn drop(&mut self) {
-            self.0.metrics.requests_open.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-    app.metrics.requests_open.fetch_add(1, Ordering::Relaxed);
-    let _open = Open(app.clone());
+    let _open = Open::new(&app, 1);
     // The route and not the path: what a stranger writes there must not grow the counters.
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = counted(request.method().as_str());
@@ -221,7 +214,7 @@ const ALWAYS: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-async fn dispatch(route: &'static Route, app: Arc<App>, parts: Parts, request: Request) -> Response {
+async fn dispatch(route: &'static Route, app: Arc<App>, parts: PathParts, request: Request) -> Response {
     let answer = async {
         let permit = match route.scope {
             // How the server is has to be known most of all when it is busy.
@@ -235,7 +228,8 @@ async fn dispatch(route: &'static Route, app: Arc<App>, parts: Parts, request: R
         let known: Vec<&str> = route.parameters.iter().map(|p| p.name).collect();
         let query = Parameters::parse(request.uri().query().unwrap_or(""), &known)?;
         let (head, body) = request.into_parts();
-        let call = Call { app, log, path, query, headers: head.headers, body, permit };
+        let Parts { method, headers, extensions, .. } = head;
+        let call = Call { app, log, path, query, method, headers, extensions, body, permit };
         (route.handle)(call).await
     };
     answer.await.unwrap_or_else(IntoResponse::into_response)
@@ -297,108 +291,7 @@ fn parse<T>(
 async fn record(app: &Arc<App>, log: LogName, append: Append, received: Received) -> Answer {
     let Received { bytes, room } = received;
     drop(bytes);
-    let held = Held::new(app, room);
-    let appended = if is_alone(app) {
-        let appended = tokio::task::block_in_place(|| app.store.append_blocking(&log, append));
-        drop(held);
-        appended
-    } else {
-        let submitted = app.store.submit(&log, append);
-        answer_of(app, &log, submitted, held).await
-    }?;
-    app.metrics.appended(&appended);
+    let appended = crate::append::append(app, &log, append, Held::new(app, room)).await?;
     let body = serde_json::to_vec(&appended).map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))?;
     Ok(text(200, "application/json", body))
-}
-
-/// What comes of an append that was submitted. Where the store has no queue it begins when this is awaited.
-fn answer_of<'a>(
-    app: &'a Arc<App>,
-    log: &LogName,
-    submitted: Submitted,
-    held: Held,
-) -> BoxFuture<'a, precedent_core::Result<Appended>> {
-    match submitted {
-        Submitted::Queued(pending) => Box::pin(HeardOut(Some((pending, held)))),
-        Submitted::Refused(error) => Box::pin(std::future::ready(Err(error))),
-        Submitted::NoQueue(append) => Box::pin(in_a_task(app, log.clone(), append, held)),
-    }
-}
-
-/// Writes what came of one append as a line: what a request with it alone would have been answered.
-fn line_of(appended: precedent_core::Result<Appended>, out: &mut Vec<u8>) -> precedent_core::Result<()> {
-    let written = match appended {
-        Ok(appended) => serde_json::to_writer(&mut *out, &appended),
-        Err(error) => serde_json::to_writer(&mut *out, &Problem::from(error).line()),
-    };
-    out.push(b'\n');
-    written.map_err(|e| Error::new(ErrorKind::Internal, e.to_string()))
-}
-
-/// Whether this is the only request that is being answered, and the runtime has other threads for those that come. Then
-/// its thread does what there is to do, if the store can use it: of the time of one append, waking a thread of the store and being woken
-/// by it is more than the work. Where several come at once, one sync is for all of them.
-fn is_alone(app: &App) -> bool {
-    let threads = tokio::runtime::Handle::current().runtime_flavor();
-    app.store.appends_on_this_thread()
-        && threads == tokio::runtime::RuntimeFlavor::MultiThread
-        && app.metrics.requests_open.load(Ordering::Relaxed) <= 1
-}
-
-/// What is given back when the appends of a request are done: a shutdown waits for the one, and the other is room in
-/// memory.
-#[derive(Clone)]
-struct Held(#[expect(dead_code, reason = "it is held")] Arc<(Busy, Option<OwnedSemaphorePermit>)>);
-
-impl Held {
-    fn new(app: &Arc<App>, room: Option<OwnedSemaphorePermit>) -> Self {
-        Self(Arc::new((app.busy(), room)))
-    }
-}
-
-/// An append that begins when it is polled, in a task of its own: there it goes on whoever waits for it.
-async fn in_a_task(
-    app: &Arc<App>,
-    log: LogName,
-    append: Append,
-    held: Held,
-) -> precedent_core::Result<Appended> {
-    let app = app.clone();
-    let task = tokio::spawn(async move {
-        let appended = app.store.append(&log, append).await;
-        drop(held);
-        appended
-    });
-    task.await.map_err(|e| {
-        Error::new(ErrorKind::Internal, format!("the append was broken off: {e}")).maybe_written()
-    })?
-}
-
-/// An append in the store's queue, where it goes on whoever waits for it. If this is dropped before the answer is there,
-/// a task waits in its place, so that nothing is given back that the append still takes.
-struct HeardOut(Option<(Pending, Held)>);
-
-impl Future for HeardOut {
-    type Output = precedent_core::Result<Appended>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (pending, _) = self.0.as_mut().expect("a future is not polled again after its answer");
-        let answer = std::task::ready!(Pin::new(pending).poll(cx));
-        self.0 = None;
-        Poll::Ready(answer)
-    }
-}
-
-impl Drop for HeardOut {
-    fn drop(&mut self) {
-        // Without a runtime the process is about to end.
-        if let Some((pending, held)) = self.0.take()
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime.spawn(async move {
-                let _ = pending.await;
-                drop(held);
-            });
-        }
-    }
 }
