@@ -1,33 +1,25 @@
 //! What was read lately, up to so many bytes: what is asked for again and again stays.
-//!
-//! Two generations: what is new or was asked for goes to the young one, and when that has half of the bytes it becomes
-//! the old one, in place of the one before.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 
-/// A cache of a bounded number of bytes.
+use hashlink::LruCache;
+
+/// A cache of a bounded number of bytes, which lets go of what was not asked for the longest.
 pub(crate) struct Kept<K, V> {
     bytes_max: usize,
-    young: HashMap<K, (V, usize)>,
-    young_bytes: usize,
-    old: HashMap<K, (V, usize)>,
+    bytes: usize,
+    values: LruCache<K, (V, usize)>,
 }
 
 impl<K: Eq + Hash, V: Clone> Kept<K, V> {
     /// Holds no more than so many bytes.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, young: HashMap::new(), young_bytes: 0, old: HashMap::new() }
+        Self { bytes_max, bytes: 0, values: LruCache::new_unbounded() }
     }
 
     /// What was put there, if it is still there.
     pub(crate) fn get(&mut self, key: &K) -> Option<V> {
-        if let Some((value, _)) = self.young.get(key) {
-            return Some(value.clone());
-        }
-        let (key, (value, cost)) = self.old.remove_entry(key)?;
-        self.put(key, value.clone(), cost);
-        Some(value)
+        self.values.get(key).map(|(value, _)| value.clone())
     }
 
     /// Puts something there that takes `cost` bytes. What takes more than a sixteenth of them all is not kept.
@@ -35,22 +27,27 @@ impl<K: Eq + Hash, V: Clone> Kept<K, V> {
         if cost > self.bytes_max / 16 {
             return;
         }
-        if self.young_bytes + cost > self.bytes_max / 2 {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
+        self.bytes += cost;
+        if let Some((_, before)) = self.values.insert(key, (value, cost)) {
+            self.bytes -= before;
         }
-        self.young_bytes += cost;
-        if let Some((_, before)) = self.young.insert(key, (value, cost)) {
-            self.young_bytes -= before;
+        while self.bytes > self.bytes_max
+            && let Some((_, (_, cost))) = self.values.remove_lru()
+        {
+            self.bytes -= cost;
         }
     }
 
     /// Lets go of everything but what `stays`.
     pub(crate) fn retain(&mut self, stays: impl Fn(&K) -> bool) {
-        for generation in [&mut self.young, &mut self.old] {
-            generation.retain(|key, _| stays(key));
-        }
-        self.young_bytes = self.young.values().map(|(_, cost)| cost).sum();
+        let bytes = &mut self.bytes;
+        self.values.retain(|key, (_, cost)| {
+            let stays = stays(key);
+            if !stays {
+                *bytes -= *cost;
+            }
+            stays
+        });
     }
 }
 
@@ -64,9 +61,12 @@ mod tests {
         for key in 0..1_000 {
             kept.put(key, key, 100);
             assert_eq!(kept.get(&0), Some(0), "asked for every time, at {key}");
-            assert!((kept.young.len() + kept.old.len()) * 100 <= 1_600, "at {key}");
+            assert!(kept.values.len() <= 16 && kept.bytes == kept.values.len() * 100, "at {key}");
         }
-        assert_eq!((kept.get(&999), kept.get(&500)), (Some(999), None));
+        assert_eq!((kept.get(&999), kept.get(&984)), (Some(999), None));
+        // As much as there is room for stays, in whatever order it is asked for.
+        let all: Vec<i32> = std::iter::once(0).chain(985..1_000).collect();
+        assert!(all.iter().chain(&all).all(|key| kept.get(key) == Some(*key)));
         kept.put(1, 1, 101);
         assert_eq!(kept.get(&1), None, "too large to be kept");
     }
@@ -81,5 +81,6 @@ mod tests {
         // The same key again takes its place and no more.
         (0..100).for_each(|_| kept.put(16, 17, 100));
         assert_eq!((kept.get(&7), kept.get(&16)), (Some(7), Some(17)));
+        assert_eq!(kept.bytes, kept.values.len() * 100);
     }
 }
