@@ -131,6 +131,12 @@ impl Io for RealIo {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn IoFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(mode != Mode::Read).create_new(mode == Mode::Create);
+        #[cfg(target_os = "linux")]
+        if mode == Mode::Read
+            && let Ok(file) = open_without_times(&options, path)
+        {
+            return Ok(Arc::new(file));
+        }
         Ok(Arc::new(options.open(path)?))
     }
 
@@ -168,6 +174,13 @@ impl Io for RealIo {
             Err(std::fs::TryLockError::Error(e)) => Err(e),
         }
     }
+}
+
+/// Opens a file so that nobody notes when it is read: that would be done for every event. It is for the owner of the file alone.
+#[cfg(target_os = "linux")]
+fn open_without_times(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.clone().custom_flags(libc::O_NOATIME).open(path)
 }
 
 impl IoFile for File {
