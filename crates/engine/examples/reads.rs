@@ -66,12 +66,13 @@ fn measure(dir: &Path, events: u64, packed: bool, what: &str, times: u64) -> Res
         println!("packed; run it again");
         return Ok(());
     }
+    let rare = chats::rare(events);
     let (start, cpu) = (Instant::now(), processor());
     for n in 0..times {
         let number = n * 7_919 % chats::streams(events);
         let (query, expected) = match what {
             "stream" => (Query::stream(chats::stream_name(number)), chats::STREAM_EVENTS.min(events)),
-            "type" => (Query::event_type(chats::RARE_TYPE), chats::rare(events)),
+            "type" => (Query::event_type(chats::RARE_TYPE), rare),
             "scan" => (Query::all(), size),
             _ => break,
         };

@@ -24,6 +24,8 @@ pub(crate) struct FrameReader<'a> {
     file: Option<(u32, Arc<dyn IoFile>)>,
     /// The beginning of the large frame that was read last; memory that is used again.
     prelude: Vec<u8>,
+    /// Memory that was taken for events of large frames, and that none has been read into so far.
+    free: BytesMut,
     /// What will probably be asked for, in this order, and where in that one is.
     planned: Vec<u64>,
     planned_at: usize,
@@ -188,6 +190,8 @@ const WHOLE_BYTES: usize = 2 << 20;
 const GAP_BYTES: u64 = 4 << 10;
 /// And no more of them than this.
 const RANGE_BYTES: u64 = 256 << 10;
+/// Memory that is taken at once for events that lie scattered: who holds one of them holds so much at most.
+const EVENTS_BYTES: usize = 32 << 10;
 /// The directory of a large frame is expected within its first part of so many, and within so many bytes.
 const PRELUDE_PART: usize = 64;
 const PRELUDE_BYTES: usize = 12 << 10;
@@ -200,6 +204,7 @@ impl<'a> FrameReader<'a> {
             chunk: None,
             file: None,
             prelude: Vec::new(),
+            free: BytesMut::new(),
             planned: Vec::new(),
             planned_at: 0,
             planned_range: 0..u64::MAX,
@@ -472,7 +477,8 @@ impl<'a> FrameReader<'a> {
         }
         let mut all = (end - start) as usize;
         self.chunk = None;
-        let mut chunk = match self.read(place, start, self.buffer(all), all) {
+        let buffer = if all > len { self.buffer(all) } else { self.event_buffer(len) };
+        let mut chunk = match self.read(place, start, buffer, all) {
             // What cannot be read may lie beside what was asked for.
             Err(_) if all > len => {
                 (start, all) = (event.start, len);
@@ -592,6 +598,18 @@ impl<'a> FrameReader<'a> {
             true => self.segments.spare.take(len),
             false => BytesMut::zeroed(len),
         }
+    }
+
+    /// Memory to read an event into, taken at once for several that are planned: they are let go of together, nearly always.
+    fn event_buffer(&mut self, len: usize) -> BytesMut {
+        let planned = self.planned.len().saturating_sub(self.planned_at);
+        if self.sequential || planned < 2 || len > EVENTS_BYTES / 4 {
+            return self.buffer(len);
+        }
+        if self.free.len() < len {
+            self.free = BytesMut::zeroed((planned * len).min(EVENTS_BYTES));
+        }
+        self.free.split_to(len)
     }
 
     /// Where the memory of a chunk goes afterwards.
