@@ -26,6 +26,7 @@
 //! | `writer` | group commit: sequence, write, sync, publish, answer |
 //! | `log` | what readers and the writer of one log share |
 //! | `page` | the pages of a read, cut into shares that several threads read |
+//! | `ahead` | pages that are begun before they are asked for |
 //! | `helpers` | the threads that help: with long pages, and with large appends |
 //! | `look` | the end of an existing log, while a writer may be at work |
 //! | `verify` | every byte of the files, trusting nothing |
@@ -36,6 +37,7 @@
 //! Invariants: a frame is written only after the sync of the one before it; nothing is published or answered
 //! before its sync; whatever is derived is checked before it is believed, and can be deleted.
 
+mod ahead;
 #[cfg(test)]
 mod conformance_tests;
 #[cfg(test)]
@@ -92,6 +94,7 @@ use precedent_core::{
     Pending, Position, Query, Read, RecordedEvent, Register, RegisterName, Result, Store, Submitted, Time,
 };
 
+use crate::ahead::Readers;
 use crate::io::{Io, LockKind, Mode, RealIo, read_file};
 use crate::log::{Job, Log, closed};
 use crate::meta::LogMeta;
@@ -169,6 +172,7 @@ pub(crate) struct Settings {
     pub(crate) direct_frame_bytes: u64,
     pub(crate) limits: Limits,
     pub(crate) lock_path: PathBuf,
+    pub(crate) readers: Readers,
     /// Why nothing is written any more, after a failure that could not be settled.
     stopped: Mutex<Option<Error>>,
     /// Those who are told of it.
@@ -338,6 +342,7 @@ impl EmbeddedStore {
             is_mirror: options.is_mirror,
             limits: Limits::new(Durability::Device),
             lock_path,
+            readers: Readers::default(),
             stopped: Mutex::default(),
             stop_waiters: Mutex::default(),
         };

@@ -10,6 +10,7 @@
 //! learns of it through the file `published`.
 
 mod queue;
+mod read;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,20 +21,16 @@ use precedent_core::entry::Entry;
 use precedent_core::frame::{Chained, Frame};
 use precedent_core::prepared::Prepared;
 use precedent_core::sequencer::LogState;
-use precedent_core::store::{Finding, Severity, Usage, beyond};
-use precedent_core::{
-    Direction, Error, ErrorKind, FrameId, Head, LogId, LogName, Page, Position, Read, Result, Time, TimeField,
-};
+use precedent_core::store::{Finding, Severity, Usage};
+use precedent_core::{Error, ErrorKind, FrameId, Head, LogId, LogName, Position, Result, Time};
 
 use crate::Settings;
 use crate::index::Index;
-use crate::index::cursor::Cursor;
 use crate::index::run::BadRun;
 use crate::io::{Io, Mode};
 use crate::look::look;
 use crate::meta::{LogMeta, Mark, PUBLISHED_FILE};
 use crate::mirror::Mirrored;
-use crate::page::{self, PAGE_BYTES, PageBuilder};
 use crate::reader::FrameReader;
 use crate::recovery::{self, Tail};
 use crate::segment::Segments;
@@ -44,8 +41,6 @@ pub(crate) use self::queue::{Answer, DeviceTurn, Room};
 
 /// How often a directory is listed again because of what was packed meanwhile.
 const LOOKS_MAX: usize = 4;
-/// A read of everything reads ahead if it wants at least so many events.
-const READ_AHEAD_EVENTS: usize = 100;
 
 /// What readers may see.
 #[derive(Debug, Clone)]
@@ -420,113 +415,6 @@ impl Log {
         }
     }
 
-    /// A page of events.
-    pub(crate) fn read(&self, read: &Read) -> Result<Page> {
-        self.check_open()?;
-        self.check_exists()?;
-        let size = self.published().size;
-        read.check(&self.settings.limits, size)?;
-        if let Some(position) = read.at_least
-            && position.0 >= size
-        {
-            return Err(beyond(position, size));
-        }
-        let mut low = read.after.map_or(0, |after| after.0 + 1);
-        let mut high = read.before.map_or(size, |before| before.0.min(size));
-        if read.by == TimeField::Recorded {
-            if let Some(since) = read.since {
-                low = low.max(self.first_recorded_at(since, size));
-            }
-            if let Some(until) = read.until {
-                high = high.min(self.end_recorded_before(until, size));
-            }
-        }
-        let mut page = PageBuilder::new(read.limit.unwrap_or(usize::MAX), size);
-        let forward = read.direction == Direction::Forward;
-        let next = |position: u64| if forward { position.checked_add(1) } else { position.checked_sub(1) };
-        let mut at = if forward { Some(low) } else { high.checked_sub(1) };
-        let mut cursor = self.ask(|index| index.query(&read.query));
-        // A few events are not worth reading ahead for.
-        let sequential = cursor.is_none() && forward && page.events_max >= READ_AHEAD_EVENTS;
-        let mut reader = FrameReader::new(&self.segments, sequential);
-        while !page.is_full() {
-            // All that the page may hold are looked up before the first of them is read: what lies close together is
-            // read together.
-            let wanted = page.events_max - page.page.events.len();
-            let mut candidates =
-                Vec::with_capacity(wanted.min(usize::try_from(high.saturating_sub(low)).unwrap_or(wanted)));
-            let mut seek = at.filter(|at| (low..high).contains(at));
-            while let Some(from) = seek.filter(|_| candidates.len() < wanted) {
-                let candidate = match &mut cursor {
-                    None => Some(from),
-                    Some(cursor) => match cursor.seek(from, read.direction) {
-                        Ok(candidate) => candidate,
-                        Err(bad) => {
-                            self.index().drop_run(&bad);
-                            *cursor = self
-                                .ask(|index| index.query(&read.query))
-                                .unwrap_or(Cursor::All { first: 0, end: size });
-                            continue;
-                        }
-                    },
-                };
-                let Some(position) = candidate.filter(|c| (low..high).contains(c)) else { break };
-                candidates.push(position);
-                seek = next(position).filter(|at| (low..high).contains(at));
-            }
-            if candidates.is_empty() {
-                break;
-            }
-            // Where little is left, what is not wanted must not use it up: the page ends with what it takes of this.
-            let bytes_max = PAGE_BYTES.saturating_sub(page.bytes).max(PAGE_BYTES / 4);
-            let examined = page::examine_all(&self.segments, &mut reader, &candidates, read, bytes_max);
-            page.page.events.reserve(examined.iter().map(|examined| examined.events.len()).sum());
-            let mut taken = 0;
-            for examined in examined {
-                taken += page.take(examined);
-                if page.is_full() {
-                    break;
-                }
-            }
-            let last = candidates[taken - 1];
-            at = next(last);
-            if page.is_full() {
-                let rest = at.filter(|at| (low..high).contains(at));
-                let more = rest.filter(|at| {
-                    // Whoever reads to the end need not ask again to hear that there is nothing.
-                    cursor.as_mut().is_none_or(|cursor| match cursor.seek(*at, read.direction) {
-                        Ok(found) => found.is_some_and(|found| (low..high).contains(&found)),
-                        Err(_) => true,
-                    })
-                });
-                page.page.next = more.map(|_| Position(last));
-            }
-        }
-        Ok(page.page)
-    }
-
-    /// The lowest position that can be of an event recorded at `time` or later. Recorded times never go
-    /// backwards; events that cannot be read stay within the bounds, so that they are named.
-    fn first_recorded_at(&self, time: Time, size: u64) -> u64 {
-        let mut events = FrameReader::new(&self.segments, false);
-        let (mut low, mut high) = (0, size);
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match next_recorded(&mut events, middle, high) {
-                Some((at, recorded)) if recorded < time => low = at + 1,
-                _ => high = middle,
-            }
-        }
-        low
-    }
-
-    /// The lowest position from which on every event was recorded at `time` or later for certain.
-    fn end_recorded_before(&self, time: Time, size: u64) -> u64 {
-        let mut events = FrameReader::new(&self.segments, false);
-        let low = self.first_recorded_at(time, size);
-        next_recorded(&mut events, low, size).map_or(size, |(at, _)| at)
-    }
-
     /// Whole frames from this sequence number on.
     pub(crate) fn frames(&self, from: u64, bytes_max: usize) -> Result<Vec<Frame>> {
         self.check_open()?;
@@ -623,16 +511,9 @@ impl Log {
         if let Some(writer) = writer {
             writer.finish();
         }
+        self.settings.readers.forget(&self.segments);
         lock(&self.waiters).clear();
     }
-}
-
-/// The first event in a range that can be read, and when it was recorded.
-fn next_recorded(events: &mut FrameReader<'_>, from: u64, to: u64) -> Option<(u64, Time)> {
-    (from..to).find_map(|at| {
-        let stored = events.event(Position(at)).ok()?;
-        Some((at, Entry::decode(&stored.entry).ok()?.recorded))
-    })
 }
 
 pub(crate) fn closed() -> Error {

@@ -23,7 +23,7 @@ pub(crate) const PAGE_BYTES: usize = 4 << 20;
 const PAGE_EXAMINED_BYTES: usize = 64 << 20;
 
 /// Nobody is asked to help with fewer events than this: it takes about as long to wake somebody as to read half of them.
-const HELPED_EVENTS_MIN: usize = 128;
+pub(crate) const HELPED_EVENTS_MIN: usize = 128;
 /// Events of a share that lie scattered.
 const SCATTERED_EVENTS: usize = 32;
 /// Events of a share that lie one behind the other: they are read in few pieces.
@@ -73,6 +73,20 @@ impl PageBuilder {
             }
         }
         rows
+    }
+
+    /// Whether this fills the page, which is empty, with its very last event.
+    pub(crate) fn is_filled_by(&self, examined: &[Examined]) -> bool {
+        if !self.page.events.is_empty() || !self.page.damaged.is_empty() {
+            return false;
+        }
+        let (mut events, mut bytes, mut stored) = (0, 0, 0);
+        for examined in examined {
+            let totals = examined.totals();
+            (stored, bytes) = (stored + totals.0, bytes + totals.1);
+            events += examined.events.len();
+        }
+        events == self.events_max && bytes < PAGE_BYTES && self.examined + stored < PAGE_EXAMINED_BYTES
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -173,35 +187,7 @@ pub(crate) fn examine_all(
         let bytes = AtomicUsize::new(0);
         return vec![examine_some(events, positions, read, &bytes, bytes_max)];
     }
-    let shares = cut(segments, positions, events.is_sequential()).into_iter();
-    let shares: Vec<_> = shares.map(|range| Share { range, examined: Mutex::default() }).collect();
-    let helpers = positions.len() / HELPED_EVENTS_MIN;
-    let shares = Arc::new(Shares {
-        segments: segments.clone(),
-        sequential: events.is_sequential(),
-        read: read.clone(),
-        positions: positions.to_vec(),
-        shares,
-        next: AtomicUsize::new(0),
-        bytes: AtomicUsize::new(0),
-        bytes_max,
-    });
-    helpers::ask(&shares, helpers);
-    shares.examine(events);
-    // All have been taken, and some of those that a helper took are not done.
-    let (mut all, mut bytes) = (Vec::with_capacity(shares.shares.len()), 0);
-    for share in &shares.shares {
-        let examined = share.take().unwrap_or_else(|| shares.examine_share(share, events));
-        let whole = examined.rows.len() == share.range.len();
-        bytes += examined.rows.iter().map(|row| row.bytes).sum::<usize>();
-        all.push(examined);
-        if !whole || bytes >= bytes_max {
-            break;
-        }
-    }
-    // What a helper still reads, nobody wants.
-    shares.bytes.store(bytes_max, Ordering::Relaxed);
-    all
+    Shares::begin(segments, events.is_sequential(), positions.to_vec(), read, bytes_max).finish(events)
 }
 
 /// Reads what is at the first of these positions, at least one, until `bytes`, which others may count too, are enough.
@@ -252,7 +238,7 @@ fn cut(segments: &Segments, positions: &[u64], sequential: bool) -> Vec<Range<us
 }
 
 /// Positions that several threads examine.
-struct Shares {
+pub(crate) struct Shares {
     segments: Arc<Segments>,
     sequential: bool,
     read: Read,
@@ -283,6 +269,60 @@ impl Share {
 }
 
 impl Shares {
+    /// Asks helpers to begin with these positions.
+    pub(crate) fn begin(
+        segments: &Arc<Segments>,
+        sequential: bool,
+        positions: Vec<u64>,
+        read: &Read,
+        bytes_max: usize,
+    ) -> Arc<Self> {
+        let shares = cut(segments, &positions, sequential).into_iter();
+        let shares = shares.map(|range| Share { range, examined: Mutex::default() }).collect();
+        let helpers = positions.len() / HELPED_EVENTS_MIN;
+        let shares = Arc::new(Self {
+            segments: segments.clone(),
+            sequential,
+            read: read.clone(),
+            positions,
+            shares,
+            next: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
+            bytes_max,
+        });
+        helpers::ask(&shares, helpers);
+        shares
+    }
+
+    /// The positions.
+    pub(crate) fn positions(&self) -> &[u64] {
+        &self.positions
+    }
+
+    /// Examines what nobody has begun, and answers what is there: of the first positions, at least one, until there are bytes
+    /// enough.
+    pub(crate) fn finish(&self, events: &mut FrameReader<'_>) -> Vec<Examined> {
+        self.examine(events);
+        // All have been taken, and some of those that a helper took are not done.
+        let (mut all, mut bytes) = (Vec::with_capacity(self.shares.len()), 0);
+        for share in &self.shares {
+            let examined = share.take().unwrap_or_else(|| self.examine_share(share, events));
+            let whole = examined.rows.len() == share.range.len();
+            bytes += examined.rows.iter().map(|row| row.bytes).sum::<usize>();
+            all.push(examined);
+            if !whole || bytes >= self.bytes_max {
+                break;
+            }
+        }
+        self.give_up();
+        all
+    }
+
+    /// Nobody wants what helpers still read.
+    pub(crate) fn give_up(&self) {
+        self.bytes.store(self.bytes_max, Ordering::Relaxed);
+    }
+
     /// Examines shares until all are taken.
     fn examine(&self, events: &mut FrameReader<'_>) {
         while self.bytes.load(Ordering::Relaxed) < self.bytes_max

@@ -6,10 +6,12 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use precedent_core::{Direction, Event, LogName, Position, Query, Read, Store, Time, TimeField};
 
 use crate::crash_tests::{self, DIR, append, block_on, event, noise, packing};
+use crate::helpers;
 use crate::io::faults::FaultyIo;
 use crate::io::{Io, IoFile, LockKind, Mode};
 use crate::reader::FrameReader;
@@ -308,6 +310,74 @@ fn a_page_that_ends_with_the_last_match_says_that_there_is_no_more() {
             let expected = page.events.last().map(|event| event.position).filter(|at| at.0 != last);
             assert_eq!(page.next, expected, "{direction:?}, {limit}");
         }
+    }
+}
+
+#[test]
+fn a_page_is_begun_ahead_for_whoever_reads_on_and_for_nobody_else() {
+    if !helpers::can_be() {
+        eprintln!("skipped: nobody helps where there is one processor");
+        return;
+    }
+    let io = filled(EVENTS as usize);
+    let store = open(Arc::new(io.clone()), Access::ReadWrite);
+    let log = store.log(&LogName::default()).unwrap();
+    let (segments, readers) = (&log.segments, &log.settings.readers);
+    let page = |read: &Read| {
+        let page = block_on(store.read(&LogName::default(), read)).unwrap();
+        let positions: Vec<u64> = page.events.iter().map(|e| e.position.0).collect();
+        (positions, page.next.map(|covered| read.clone().continued(covered)))
+    };
+    append(&store, (0..600).map(|i| event(&format!("small{i}"), noise(i, 300))).collect()).unwrap();
+    let of = |first: u64, count: u64| (first..first + count).collect::<Vec<_>>();
+    let begun = |read: &Read| readers.take(segments, read).map(|begun| begun.map(|b| b.positions().to_vec()));
+
+    let first = Read { limit: Some(150), ..Read::default() };
+    let (positions, second) = page(&first);
+    assert_eq!(positions, of(0, 150));
+    let second = second.unwrap();
+    let (positions, third) = page(&second);
+    assert_eq!(positions, of(150, 150));
+    let third = third.unwrap();
+    assert_eq!(begun(&third), Some(Some(of(300, 150))), "somebody has read on");
+    assert_eq!(begun(&third), None, "it is there once");
+    // Without what was begun it is read as ever, and then nobody is known to read on.
+    let (positions, fourth) = page(&third);
+    assert_eq!(positions, of(300, 150));
+    assert_eq!(begun(&fourth.unwrap()), Some(None));
+    // Nor is it for other pages, few events, the way back, or what the index finds.
+    page(&first);
+    page(&Read { limit: Some(151), ..second.clone() });
+    assert!(!matches!(begun(&third), Some(Some(_))));
+    for read in [
+        Read { limit: Some(100), ..Read::default() },
+        Read { direction: Direction::Backward, ..first.clone() },
+        Read { limit: Some(150), ..Read::matching(Query::event_type(event("e", vec![]).event_type())) },
+    ] {
+        let (_, next) = page(&read);
+        let (_, next) = page(&next.unwrap());
+        assert_eq!(begun(&next.unwrap()), None, "{read:?}");
+    }
+    // What was recorded meanwhile belongs to the last page too.
+    let mut next = Some(first);
+    let mut all = Vec::new();
+    while let Some(read) = next.take() {
+        let (positions, behind) = page(&read);
+        all.extend(positions);
+        if all.len() == 600 {
+            append(&store, vec![event("late", noise(9, 300))]).unwrap();
+        }
+        next = behind;
+    }
+    assert_eq!(all, of(0, 801));
+
+    page(&page(&second).1.unwrap());
+    block_on(store.close()).unwrap();
+    assert_eq!(begun(&third), None);
+    let start = Instant::now();
+    while Arc::strong_count(segments) > 1 {
+        assert!(start.elapsed().as_secs() < 30, "what was begun of a log outlives it");
+        std::thread::yield_now();
     }
 }
 
