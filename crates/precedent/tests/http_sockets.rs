@@ -27,6 +27,14 @@ fn appended(n: usize) -> String {
 /// Answers requests as a server does, each on a connection of its own; `socket` has those that become a WebSocket, and
 /// without it there are none.
 async fn fake<F: Future<Output = ()> + Send + 'static>(socket: Option<fn(Socket) -> F>) -> (String, Asked) {
+    fake_with(socket, false).await
+}
+
+/// The same; something before it may swallow what asks for a WebSocket.
+async fn fake_with<F: Future<Output = ()> + Send + 'static>(
+    socket: Option<fn(Socket) -> F>,
+    swallows: bool,
+) -> (String, Asked) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let asked = Asked::default();
@@ -53,6 +61,10 @@ async fn fake<F: Future<Output = ()> + Send + 'static>(socket: Option<fn(Socket)
                     }
                     "GET /v1/logs/main/appends" => match socket {
                         Some(socket) => return socket(accept_async(stream).await.unwrap()).await,
+                        None if swallows => {
+                            while stream.read(&mut head).await.is_ok_and(|n| n > 0) {}
+                            return;
+                        }
                         None => ("404 Not Found", String::new()),
                     },
                     other => panic!("{other}"),
@@ -90,6 +102,21 @@ async fn where_there_are_no_websockets_appends_are_requests() {
         assert_eq!(append(&store, n).await.unwrap(), n as u64 + 1);
     }
     // It is asked once, and not with every append.
+    assert_eq!(count(&asked, "GET /v1/logs/main/appends"), 1);
+    assert_eq!(count(&asked, "POST /v1/logs/main/append"), 4);
+}
+
+#[tokio::test]
+async fn where_asking_for_a_websocket_is_never_answered_appends_are_requests() {
+    let (url, asked) = fake_with::<std::future::Ready<()>>(None, true).await;
+    let store = HttpStore::connect(&url, None).await.unwrap();
+    assert_eq!(append(&store, 0).await.unwrap(), 1);
+    // Both wait for it, and neither is lost with it.
+    let (first, second) = tokio::join!(append(&store, 1), append(&store, 2));
+    let mut sizes = [first.unwrap(), second.unwrap()];
+    sizes.sort_unstable();
+    assert_eq!(sizes, [2, 3]);
+    assert_eq!(append(&store, 3).await.unwrap(), 4);
     assert_eq!(count(&asked, "GET /v1/logs/main/appends"), 1);
     assert_eq!(count(&asked, "POST /v1/logs/main/append"), 4);
 }
