@@ -143,7 +143,9 @@ impl Inode {
         let written = pages(offset, len);
         for pending in &self.pending {
             match pending {
-                Pending::Write(offset, bytes) => {
+                // What was itself written past the cache has left nothing in it.
+                Pending::Write(_, _, true) => {}
+                Pending::Write(offset, bytes, false) => {
                     let dirty = pages(*offset, bytes.len() as u64);
                     let apart = dirty.end <= written.start || written.end <= dirty.start;
                     assert!(
@@ -161,7 +163,8 @@ impl Inode {
 
 #[derive(Clone)]
 enum Pending {
-    Write(u64, Vec<u8>),
+    /// Where, what, and whether past the cache.
+    Write(u64, Vec<u8>, bool),
     Length(u64),
 }
 
@@ -328,7 +331,7 @@ impl FaultyIo {
                 match pending {
                     Pending::Length(len) if random.coin() => content.resize(*len as usize, 0),
                     Pending::Length(_) => {}
-                    Pending::Write(offset, bytes) => {
+                    Pending::Write(offset, bytes, _) => {
                         let all = random.below(4);
                         let mut at = 0;
                         while at < bytes.len() {
@@ -555,7 +558,7 @@ impl IoFile for FaultyFile {
         let inode = &mut disk.inodes[self.inode];
         if n > 0 {
             write_into(&mut inode.volatile, offset, &bytes[..n]);
-            inode.pending.push(Pending::Write(offset, bytes[..n].to_vec()));
+            inode.pending.push(Pending::Write(offset, bytes[..n].to_vec(), self.is_direct));
         }
         result
     }

@@ -32,12 +32,25 @@ pub(super) struct Device {
     direct: Direct,
     /// Whether the mark `clean` is gone.
     clean_forgotten: bool,
-    zeros: Vec<u8>,
+    zeros: Zeros,
     /// Whether a segment was sealed since this was last looked at.
     pub(super) sealed: bool,
     /// How many drafted frames were not written, and why the last was not.
     pub(super) given_up: u64,
     pub(super) failure: Option<Error>,
+}
+
+/// Zeros that begin at a multiple of [`SECTOR_BYTES`] in memory, so that a device can take them from there.
+#[derive(Default)]
+struct Zeros(Vec<u8>);
+
+impl Zeros {
+    /// So many of them.
+    fn get(&mut self, len: usize) -> &[u8] {
+        self.0.resize(self.0.len().max(len + SECTOR_BYTES), 0);
+        let start = self.0.as_ptr().align_offset(SECTOR_BYTES).min(SECTOR_BYTES);
+        &self.0[start..start + len]
+    }
 }
 
 /// The segment's file past the system's cache.
@@ -68,7 +81,7 @@ impl Device {
             file,
             direct: Direct::Untried,
             clean_forgotten: false,
-            zeros: Vec::new(),
+            zeros: Zeros::default(),
             sealed: true,
             given_up: 0,
             failure: None,
@@ -87,14 +100,14 @@ impl Device {
         let new_segment = self.make_room(padded_len, chained)?;
         let file = self.file.clone().expect("there is a segment to write to");
         let end = self.offset + padded_len;
-        let (mut written, zeros_until) = match self.write_past_the_cache(&*file, bytes) {
-            Some(written) => (written, end),
-            None => (file.write_at(bytes, self.offset), self.zeros_until(padded_len)),
+        let (way, mut written) = match self.write_past_the_cache(&*file, bytes) {
+            Some((direct, written)) => (direct, written),
+            None => (file.clone(), file.write_at(bytes, self.offset)),
         };
+        let zeros_until = self.zeros_until(padded_len);
         if written.is_ok() && zeros_until > end {
-            self.zeros.resize((ZERO_AHEAD_MAX as usize).max((zeros_until - end) as usize), 0);
             // Zeros are a convenience: without space for them the frame is still good.
-            if file.write_at(&self.zeros[..(zeros_until - end) as usize], end).is_err() {
+            if way.write_at(self.zeros.get((zeros_until - end) as usize), end).is_err() {
                 written = file.set_len(end);
                 self.zeroed_end = end;
             } else {
@@ -119,7 +132,11 @@ impl Device {
     }
 
     /// Writes a large frame past the system's cache; `None` for a small one, and where that cannot be had.
-    fn write_past_the_cache(&mut self, file: &dyn IoFile, bytes: &[u8]) -> Option<std::io::Result<()>> {
+    fn write_past_the_cache(
+        &mut self,
+        file: &dyn IoFile,
+        bytes: &[u8],
+    ) -> Option<(Arc<dyn IoFile>, std::io::Result<()>)> {
         if (bytes.len() as u64) < self.log.settings.direct_frame_bytes {
             return None;
         }
@@ -128,6 +145,7 @@ impl Device {
             self.direct = direct.map_or(Direct::Refused, Direct::Open);
         }
         let Direct::Open(direct) = &self.direct else { return None };
+        let direct = direct.clone();
         let written = direct.write_at(bytes, self.offset);
         if let Err(error) = &written
             && matches!(error.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::Unsupported)
@@ -136,7 +154,7 @@ impl Device {
             self.direct = Direct::Refused;
             return None;
         }
-        Some(written)
+        Some((direct, written))
     }
 
     /// Where zeros have to reach once a frame of this length is written.
@@ -146,7 +164,8 @@ impl Device {
             return end;
         }
         let ahead = end.clamp(ZERO_AHEAD_MIN, ZERO_AHEAD_MAX);
-        (end + ahead).min(self.log.settings.segment_bytes).max(end)
+        let segment_end = self.log.settings.segment_bytes / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
+        (end + ahead).min(segment_end).max(end)
     }
 
     /// Takes back a write that failed. If that works nothing has happened; if not, the handle stops.
