@@ -59,7 +59,12 @@ impl Readers {
     pub(crate) fn put(&self, segments: &Arc<Segments>, read: Read, begun: Option<Arc<Shares>>) {
         let ahead = Ahead { segments: Arc::downgrade(segments), read, begun };
         let mut readers = self.lock();
-        let first = if readers.len() == READERS_MAX { readers.pop_front() } else { None };
+        let mut first = None;
+        if readers.len() == READERS_MAX {
+            // Who has read one page probably reads no other.
+            let index = readers.iter().position(|ahead| ahead.begun.is_none()).unwrap_or(0);
+            first = readers.remove(index);
+        }
         readers.push_back(ahead);
         drop(readers);
         // What it holds is freed without the lock.
@@ -68,6 +73,10 @@ impl Readers {
 
     /// Lets go of what was begun of a log that is closed.
     pub(crate) fn forget(&self, segments: &Arc<Segments>) {
-        self.lock().retain(|ahead| !ahead.is_of(segments));
+        let mut readers = self.lock();
+        let (of_log, others) = readers.drain(..).partition(|ahead| ahead.is_of(segments));
+        *readers = others;
+        drop(readers);
+        drop::<VecDeque<Ahead>>(of_log);
     }
 }

@@ -303,10 +303,12 @@ impl Shares {
     /// enough.
     pub(crate) fn finish(&self, events: &mut FrameReader<'_>) -> Vec<Examined> {
         self.examine(events);
-        // All have been taken, and some of those that a helper took are not done.
+        // All have been taken, and some of those that a helper took are not done. What could not be read a moment ago may be read
+        // now.
         let (mut all, mut bytes) = (Vec::with_capacity(self.shares.len()), 0);
         for share in &self.shares {
-            let examined = share.take().unwrap_or_else(|| self.examine_share(share, events));
+            let examined = share.take().filter(|examined| examined.damaged.is_empty());
+            let examined = examined.unwrap_or_else(|| self.examine_share(share, events));
             let whole = examined.rows.len() == share.range.len();
             bytes += examined.rows.iter().map(|row| row.bytes).sum::<usize>();
             all.push(examined);

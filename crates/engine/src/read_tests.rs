@@ -381,6 +381,34 @@ fn a_page_is_begun_ahead_for_whoever_reads_on_and_for_nobody_else() {
     }
 }
 
+#[test]
+fn damage_that_was_seen_while_a_page_was_begun_ahead_is_not_told_once_it_has_passed() {
+    let io = filled(EVENTS as usize);
+    let store = open(Arc::new(io.clone()), Access::ReadWrite);
+    append(&store, (0..600).map(|i| event(&format!("small{i}"), noise(i, 300))).collect()).unwrap();
+    let path = store.log(&LogName::default()).unwrap().segments.path(0);
+    let good = io.content(&path).unwrap();
+    let data = noise(200, 300);
+    let at = good.windows(64).position(|window| window == &data[..64]).expect("it is there");
+    let mut bad = good.clone();
+    bad[at] ^= 1;
+    let page = |read: &Read, content: &[u8]| {
+        io.set_content(&path, content.to_vec());
+        let page = block_on(store.read(&LogName::default(), read)).unwrap();
+        let named: Vec<u64> = page.damaged.iter().map(|damage| damage.position.0).collect();
+        (named, read.clone().continued(page.next.unwrap()))
+    };
+    let first = Read { limit: Some(150), ..Read::default() };
+    // Position 400 is on the third page, which is begun with the second.
+    let (named, second) = page(&first, &bad);
+    assert_eq!(named, [] as [u64; 0]);
+    let (named, third) = page(&second, &bad);
+    assert_eq!(named, [] as [u64; 0]);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert_eq!(page(&third, &good).0, [] as [u64; 0], "what had failed may be read now");
+    assert_eq!(page(&third, &bad).0, [400]);
+}
+
 /// Some events in a log of many, of which those produced early are wanted.
 fn produced(first: usize, others: u64, io: &FaultyIo) -> Read {
     let make = |id: u64, early: bool, data: Vec<u8>| {

@@ -487,7 +487,7 @@ impl<'a> FrameReader<'a> {
             chunk => chunk?,
         };
         if all == len {
-            // Of an event that is alone nothing is left to hold.
+            // Nothing is left to read another event from.
             return Ok(std::mem::take(&mut chunk.bytes));
         }
         chunk.spare = self.spare();

@@ -131,13 +131,11 @@ impl Io for RealIo {
     fn open(&self, path: &Path, mode: Mode) -> io::Result<Arc<dyn IoFile>> {
         let mut options = OpenOptions::new();
         options.read(true).write(mode != Mode::Read).create_new(mode == Mode::Create);
-        #[cfg(target_os = "linux")]
-        if mode == Mode::Read
-            && let Ok(file) = open_without_times(&options, path)
-        {
-            return Ok(Arc::new(file));
-        }
-        Ok(Arc::new(options.open(path)?))
+        let file = match mode {
+            Mode::Read => open_without_times(&options, path),
+            Mode::Write | Mode::Create => options.open(path),
+        };
+        Ok(Arc::new(file?))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -176,11 +174,23 @@ impl Io for RealIo {
     }
 }
 
-/// Opens a file so that nobody notes when it is read: that would be done for every event. It is for the owner of the file alone.
+/// Opens a file so that nobody notes when it is read: that would be done for every event. Only its owner can have that.
 #[cfg(target_os = "linux")]
 fn open_without_times(options: &OpenOptions, path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt;
-    options.clone().custom_flags(libc::O_NOATIME).open(path)
+    match options.clone().custom_flags(libc::O_NOATIME).open(path) {
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) =>
+        {
+            options.open(path)
+        }
+        opened => opened,
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_without_times(options: &OpenOptions, path: &Path) -> io::Result<File> {
+    options.open(path)
 }
 
 impl IoFile for File {

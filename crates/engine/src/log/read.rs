@@ -151,7 +151,12 @@ impl Log {
                 }
                 page.page.next = next.is_some().then_some(Position(last));
                 if let Some(next) = next.filter(|_| goes_ahead) {
-                    self.settings.readers.put(&self.segments, read.clone().continued(Position(last)), next);
+                    let readers = &self.settings.readers;
+                    readers.put(&self.segments, read.clone().continued(Position(last)), next);
+                    // Whoever closes the log lets go of it afterwards, or has done so before.
+                    if self.is_closed() {
+                        readers.forget(&self.segments);
+                    }
                 }
             }
         }
