@@ -48,7 +48,10 @@ fn of_appends(workload: &str, peer: &str) -> Option<&'static str> {
         "sqlite" | "fjall" | "tephra" if workload.ends_with(" appenders") => Some(
             "the processor: while the answers are taken, and the next appends made, checked and hashed, 12 µs an event, the device waits",
         ),
-        "redis" | "tephra-server" | "umadb-server" if batches => {
+        "redis" if batches => Some(
+            "the processor: commitments, the tree, looking for repeats and reading what was sent, while both sides share two cores with it",
+        ),
+        "tephra-server" | "umadb-server" if batches => {
             Some("the same as in process, and both sides share two cores with it")
         }
         "redis" | "tephra-server" | "umadb-server" if appenders => Some(
