@@ -2,7 +2,7 @@
 //!
 //! Who reads everything, page by page, does something with a page before it asks for the next. Meanwhile helpers begin with
 //! that: once somebody has asked for a page that goes on from the one before, so that of who wants one page one is read. What
-//! was begun for somebody who does not come is let go when others read on, or the log is closed.
+//! was begun for somebody who does not come is let go when others who read on take its place, or the log is closed.
 //!
 //! Events that are found by the index are not read ahead: of these, which lie scattered, two threads read no more than memory
 //! yields, and it was as quick without.

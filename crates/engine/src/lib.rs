@@ -172,6 +172,7 @@ pub(crate) struct Settings {
     pub(crate) direct_frame_bytes: u64,
     pub(crate) limits: Limits,
     pub(crate) lock_path: PathBuf,
+    /// Those who read page by page.
     pub(crate) readers: Readers,
     /// Why nothing is written any more, after a failure that could not be settled.
     stopped: Mutex<Option<Error>>,
