@@ -221,6 +221,12 @@ impl Batch {
         drop(share.ready.set(self.computed(number)));
     }
 
+    /// The event behind the share that begins with this one, if one of several events does.
+    pub(crate) fn share_from(&self, index: usize) -> Option<usize> {
+        let behind = (index + self.share_events).min(self.events.len());
+        (index.is_multiple_of(self.share_events) && behind > index + 1).then_some(behind)
+    }
+
     /// What is ready of an event. If it is not, it is made so by this thread: a thread that has begun may be slow.
     pub(crate) fn ready(&self, index: usize) -> ReadyEvent<'_> {
         let (number, at) = (index / self.share_events, index % self.share_events);

@@ -43,6 +43,12 @@ pub trait History {
     /// The event with this source and id.
     fn by_key(&self, source: &str, id: &str) -> Result<Option<RecordedEvent>>;
 
+    /// Which of these events' keys there may be an event with, in their order: false only where [`Self::by_key`] would answer
+    /// that there is none, and no error either. Asked of many at once it may cost less than asking for each.
+    fn may_have_keys(&self, events: &mut dyn ExactSizeIterator<Item = &Event>) -> Vec<bool> {
+        vec![true; events.len()]
+    }
+
     /// The last event of the stream.
     fn stream_tip(&self, stream: &str) -> Result<Option<StreamTip>>;
 
@@ -293,6 +299,10 @@ impl<'a> Draft<'a> {
         let mut known: Vec<Option<Receipt>> = Vec::with_capacity(events.len());
         let mut differing = Vec::new();
         let several = events.len() > 1;
+        let may_be_recorded = match several {
+            true => history.may_have_keys(&mut events.iter().map(|checked| &checked.event)),
+            false => vec![true],
+        };
         let mut first_use = FirstUse::with_capacity(if several { events.len() } else { 0 });
         for (index, CheckedEvent { event, key_hash, .. }) in events.iter().enumerate() {
             if several
@@ -307,7 +317,9 @@ impl<'a> Draft<'a> {
             let receipt = |position, version| Receipt { position, version, status: Status::Existing };
             let (same, found) = if let Some(drafted) = self.drafted(*key_hash, event) {
                 (drafted.event().same_content(event, false), receipt(drafted.position, drafted.version))
-            } else if let Some(recorded) = history.by_key(event.source(), event.id())? {
+            } else if may_be_recorded[index]
+                && let Some(recorded) = history.by_key(event.source(), event.id())?
+            {
                 (
                     recorded.event.same_content(event, recorded.erased),
                     receipt(recorded.position, recorded.version),
@@ -465,6 +477,10 @@ impl<'a> Draft<'a> {
             });
             let fields = LogFields { log: self.base.log, position, recorded: self.time, version };
             let scope = event.attribute("dataperson");
+            if let Some(behind) = batch.share_from(index) {
+                let scope = |index: usize| batch.events[index].event.attribute("dataperson");
+                self.recent.fetch((index..behind).map(|index| (scope(index), batch.ready(index).anchors)));
+            }
             let ready = batch.ready(index);
             let recent = &mut *self.recent;
             let entry = self.builder.push(

@@ -3,11 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use precedent_core::sequencer::History;
 use precedent_core::{Append, ErrorKind, Event, LogName, Position, Read, Result, Status, Store, Time};
 
 use crate::crash_tests::{DIR, Told, append, block_on, event, is_derived, open, options, read_all, run};
+use crate::index::run::{BadRun, range_of};
+use crate::io::Io;
 use crate::io::faults::{Fault, FaultyIo};
-use crate::{Access, EmbeddedStore, Options};
+use crate::writer::history::Recorded;
+use crate::{Access, EmbeddedStore, Options, recovery};
 
 fn flip_byte(io: &FaultyIo, path: &Path, at: usize) {
     let mut content = io.content(path).unwrap();
@@ -60,6 +64,62 @@ fn damage_beside_a_writer_is_found_and_hides_only_the_damaged_frame() {
         }
     }
 }
+
+#[test]
+fn a_key_is_not_taken_for_new_while_its_event_becomes_unreadable() {
+    let io = FaultyIo::default();
+    let store = open(&io).unwrap();
+    let known = |i: usize| event(&format!("e{i}"), vec![1; 100]);
+    for i in 0..20 {
+        append(&store, vec![known(i)]).unwrap();
+    }
+    let log = store.log(&LogName::default()).unwrap();
+    let index = log.index();
+    let place = log.segments.frame_number(3).unwrap().unwrap();
+    flip_byte(&io, &log.segments.path(place.segment), place.offset as usize + 200);
+    let runs = io.list(&log.dir.join("index")).unwrap();
+    let (first_sequence, end_sequence) = runs
+        .iter()
+        .filter_map(|name| range_of(name))
+        .find(|(first, end)| (*first..*end).contains(&3))
+        .unwrap();
+    let events = [known(3), event("new", vec![1; 100])];
+    let recorded = Recorded::new(&log, 20);
+    assert_eq!(recorded.may_have_keys(&mut events.iter()), [true, false]);
+    // The run is found damaged, and made again without what cannot be read, just as somebody begins to ask.
+    index.drop_run(&BadRun { first_sequence, end_sequence });
+    let mut asked = Meanwhile {
+        events: events.iter(),
+        happens: Some(|| recovery::fill_gaps(&index, &log.segments, 2 << 10).unwrap()),
+    };
+    assert_eq!(recorded.may_have_keys(&mut asked), [true, true]);
+    let error = append(&store, events.to_vec()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Damaged, "{error}");
+    assert_eq!(read_with_damage(&store, Read::default()).0.len(), 19, "nothing is recorded twice");
+}
+
+/// Something that happens when the first event is asked for.
+struct Meanwhile<'e, F> {
+    events: std::slice::Iter<'e, Event>,
+    happens: Option<F>,
+}
+
+impl<'e, F: FnOnce()> Iterator for Meanwhile<'e, F> {
+    type Item = &'e Event;
+
+    fn next(&mut self) -> Option<&'e Event> {
+        if let Some(happens) = self.happens.take() {
+            happens();
+        }
+        self.events.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.events.size_hint()
+    }
+}
+
+impl<F: FnOnce()> ExactSizeIterator for Meanwhile<'_, F> {}
 
 #[test]
 fn a_log_cut_under_its_writer_is_not_verified() {

@@ -31,6 +31,9 @@ use crate::io::Io;
 /// Adjacent runs of one level that are merged into one of the next.
 const FANOUT: usize = 8;
 
+/// Terms that are looked up or inserted together: as many places as a processor fetches from memory at once, and some more.
+const TERMS_AT_ONCE: usize = 32;
+
 /// Bytes of filters that are held in memory, of one log: those of about fifty million terms.
 const FILTER_BYTES_MAX: u64 = 64 << 20;
 
@@ -189,7 +192,10 @@ impl Index {
             self.terms.of(event, |term| terms.push((term, position)));
         }
         let mut state = self.write();
-        terms.into_iter().for_each(|(term, position)| state.active.insert(term, position));
+        for terms in terms.chunks(TERMS_AT_ONCE) {
+            state.active.fetch(terms.iter().map(|(term, _)| *term));
+            terms.iter().for_each(|(term, position)| state.active.insert(*term, *position));
+        }
         state.active.end_sequence = sequence + 1;
         state.active.end_position = end_position;
         state.active.log_bytes += log_bytes;
@@ -407,23 +413,42 @@ impl Index {
         self.may_have(self.terms.stream(stream))
     }
 
+    /// The same of the keys of many events, in their order. Some are asked for together, so that what is in no cache is fetched for all
+    /// of them at once; whoever adds to the index meanwhile waits for no more than these.
+    pub(crate) fn may_have_keys<'e>(&self, events: impl Iterator<Item = &'e Event>) -> Vec<bool> {
+        let terms: Vec<Term> = events.map(|event| self.terms.key(event.source(), event.id())).collect();
+        let mut may = vec![false; terms.len()];
+        for (terms, may) in terms.chunks(TERMS_AT_ONCE).zip(may.chunks_mut(TERMS_AT_ONCE)) {
+            self.may_have_each(terms, may);
+        }
+        may
+    }
+
     fn may_have(&self, term: Term) -> bool {
+        let mut may = [false];
+        self.may_have_each(&[term], &mut may);
+        may[0]
+    }
+
+    /// Of at most [`TERMS_AT_ONCE`].
+    fn may_have_each(&self, terms: &[Term], may: &mut [bool]) {
         let state = self.read();
         let mut position = 0;
         for run in &state.runs {
-            // What has no index, and a run that cannot answer, may have everything.
-            if run.coverage.first_position > position || run.may_have(term).unwrap_or(true) {
-                return true;
+            // What has no index may have everything.
+            if run.coverage.first_position > position {
+                return may.fill(true);
             }
+            run.may_have_each(terms, may);
             position = run.coverage.end_position;
         }
         for table in state.frozen.iter().map(|(t, _)| &**t).chain([&state.active]) {
-            if table.first_position > position || !table.get(term).is_empty() {
-                return true;
+            if table.first_position > position {
+                return may.fill(true);
             }
+            table.has_each(terms, may);
             position = table.end_position;
         }
-        false
     }
 
     /// Candidates for a key, as far as events could be read.

@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 
 use precedent_core::{Hash, LogId};
 
+use super::TERMS_AT_ONCE;
 use super::table::Table;
 use super::term::Term;
 use crate::io::{Io, IoFile, Mode, read_full};
@@ -190,6 +191,17 @@ fn bits_of(term: Term) -> impl Iterator<Item = usize> {
     (1..=FILTER_PROBES).map(move |i| (mixed >> (64 - 9 * i)) as usize & 511)
 }
 
+/// The bytes of a block on its page.
+fn block_on(page: &[u8; PAGE], block: u64) -> &[u8; BLOCK_BYTES] {
+    let at = (block % BLOCKS_PER_PAGE) as usize * BLOCK_BYTES;
+    page[at..].first_chunk().expect("blocks end before the checksum")
+}
+
+/// Whether a block has all bits of a term. Without a branch for each: which is the first that is missing cannot be foreseen.
+fn has_bits(block: &[u8; BLOCK_BYTES], term: Term) -> bool {
+    bits_of(term).fold(true, |all, bit| all & ((block[bit / 8] >> (bit % 8)) & 1 == 1))
+}
+
 impl Run {
     /// Opens a run; `None` if it is not whole or not of this log. Reads its header and its list of groups.
     pub(crate) fn open(io: &dyn Io, path: &Path, log: LogId) -> Option<Self> {
@@ -294,27 +306,50 @@ impl Run {
     }
 
     /// Whether the run can have a term: nearly never if it has not.
-    pub(super) fn may_have(&self, term: Term) -> Result<bool, BadRun> {
+    fn may_have(&self, term: Term) -> Result<bool, BadRun> {
         self.group_of(term).map_or(Ok(false), |index| self.group_may_have(&self.groups[index], term))
+    }
+
+    /// Adds to `may` which of these terms, at most [`TERMS_AT_ONCE`], it may have.
+    pub(super) fn may_have_each(&self, terms: &[Term], may: &mut [bool]) {
+        let mut blocks = [None; TERMS_AT_ONCE];
+        for (term, block) in terms.iter().zip(&mut blocks) {
+            *block = self.held_block(*term);
+        }
+        // All are fetched at once, before the first is looked at: nearly all the time goes to waiting for them. A block can
+        // lie across two lines of a cache.
+        let ends = |block: &[u8; BLOCK_BYTES]| block[0] ^ block[BLOCK_BYTES - 1];
+        std::hint::black_box(blocks.iter().flatten().fold(0, |sum, block| sum ^ ends(block)));
+        for ((term, block), may) in terms.iter().zip(blocks).zip(may) {
+            *may = *may
+                || match block {
+                    Some(block) => has_bits(block, *term),
+                    // A run that cannot answer may have everything.
+                    None => self.may_have(*term).unwrap_or(true),
+                };
+        }
+    }
+
+    /// The block with the bits of a term, if it is in memory.
+    fn held_block(&self, term: Term) -> Option<&[u8; BLOCK_BYTES]> {
+        let group = &self.groups[self.group_of(term)?];
+        let block = block_of(term, group.blocks());
+        let page = u64::from(group.filters_before) + block / BLOCKS_PER_PAGE;
+        Some(block_on(self.filter.as_ref()?.0[page as usize].get()?, block))
     }
 
     fn group_may_have(&self, group: &Group, term: Term) -> Result<bool, BadRun> {
         let block = block_of(term, group.blocks());
         let number = block / BLOCKS_PER_PAGE;
-        let has = |page: &[u8; PAGE]| {
-            let at = (block % BLOCKS_PER_PAGE) as usize * BLOCK_BYTES;
-            let block = &page[at..at + BLOCK_BYTES];
-            bits_of(term).all(|bit| block[bit / 8] & (1 << (bit % 8)) != 0)
-        };
         let Some(filter) = &self.filter else {
-            return Ok(has(&*self.page(group.filter_at() + number)?));
+            return Ok(has_bits(block_on(&*self.page(group.filter_at() + number)?, block), term));
         };
         let held = &filter.0[(u64::from(group.filters_before) + number) as usize];
         if let Some(page) = held.get() {
-            return Ok(has(page));
+            return Ok(has_bits(block_on(page, block), term));
         }
         let page = self.page(group.filter_at() + number)?;
-        Ok(has(held.get_or_init(|| page)))
+        Ok(has_bits(block_on(held.get_or_init(|| page), block), term))
     }
 
     /// The positions of a term.

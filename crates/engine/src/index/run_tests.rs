@@ -264,6 +264,34 @@ fn a_new_key_reads_nothing_once_the_filters_are_there_and_a_known_one_is_never_m
 }
 
 #[test]
+fn many_keys_at_once_have_the_answers_of_each_alone() {
+    let io = disk();
+    // Filters that are held and filters that are not, a table that waits and the active one.
+    let index = index_of(&io, 20_000, 6 * PAGE as u64);
+    let add = |first: u64| {
+        let events: Vec<(Position, Event)> = (first..first + 10).map(|n| (Position(n), event(n))).collect();
+        index.add_frame(first / 10, 1, first + 10, events.iter().map(|(p, e)| (*p, e)));
+    };
+    add(20_000);
+    assert!(index.freeze(1, Hash::ZERO));
+    add(20_010);
+    // Known and new ones in turn, more than are fetched together and not a multiple of it.
+    let events: Vec<Event> = (19_501..20_020)
+        .flat_map(|n| [event(n), Event::builder("s", format!("new-{n}"), "t").build().unwrap()])
+        .collect();
+    let together = index.may_have_keys(events.iter());
+    let alone: Vec<bool> = events.iter().map(|e| index.may_have_key(e.source(), e.id())).collect();
+    assert_eq!(together, alone);
+    assert!(together.iter().step_by(2).all(|known| *known));
+    let taken_for_there = together.iter().skip(1).step_by(2).filter(|new| **new).count();
+    assert!(taken_for_there < 519 / 5, "{taken_for_there} of 519");
+    // What has no index may have everything.
+    let run = index.read().runs[0].clone();
+    index.drop_run(&run.bad());
+    assert!(index.may_have_keys(events.iter()).iter().all(|may| *may));
+}
+
+#[test]
 fn filters_take_no_more_memory_than_they_may_and_answers_stay_the_same() {
     let io = disk();
     let room = 6 * PAGE as u64;

@@ -97,6 +97,19 @@ impl Table {
         self.terms.get(&term).map_or(&[], Postings::as_slice)
     }
 
+    /// Fetches where these terms are, or are not, before [`Self::insert`]: that is in no cache, and here no place waits for the one before it.
+    pub(crate) fn fetch(&self, terms: impl Iterator<Item = Term>) {
+        let last = |term| self.get(term).last().copied();
+        std::hint::black_box(terms.filter_map(last).fold(0, u32::wrapping_add));
+    }
+
+    /// Adds to `has` which of these terms it has.
+    pub(crate) fn has_each(&self, terms: &[Term], has: &mut [bool]) {
+        for (term, has) in terms.iter().zip(has) {
+            *has |= self.terms.contains_key(term);
+        }
+    }
+
     /// All terms with their positions, ordered by term.
     pub(crate) fn sorted(&self) -> Vec<(Term, &[u32])> {
         let mut all: Vec<_> =

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use precedent_core::drafts::Drafts;
 use precedent_core::sequencer::{History, StreamTip};
-use precedent_core::{Direction, Error, Position, Query, RecordedEvent, Result, Version};
+use precedent_core::{Direction, Error, Event, Position, Query, RecordedEvent, Result, Version};
 
 use crate::index::Index;
 use crate::index::cursor::Cursor;
@@ -113,6 +113,15 @@ impl History for Recorded<'_> {
             self.check_readable(0, "whether an event with this source and id is there")?;
         }
         Ok(found)
+    }
+
+    fn may_have_keys(&self, events: &mut dyn ExactSizeIterator<Item = &Event>) -> Vec<bool> {
+        let may = self.index.may_have_keys(events);
+        // Asked afterwards: what had no index a moment ago may have been made unreadable meanwhile.
+        match self.index.may_have_unreadable() {
+            true => vec![true; may.len()],
+            false => may,
+        }
     }
 
     fn stream_tip(&self, stream: &str) -> Result<Option<StreamTip>> {
