@@ -276,6 +276,49 @@ pub(crate) fn a_full_disk_at_any_operation_is_an_error_and_not_a_broken_log() {
 }
 
 #[test]
+fn zeros_are_written_ahead_for_frames_that_use_them_and_for_no_others() {
+    for direct_frame_bytes in [2 << 10, u64::MAX] {
+        let io = FaultyIo::default();
+        let options = Options { segment_bytes: 64 << 20, direct_frame_bytes, ..options() };
+        let store = EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options).unwrap();
+        let segment = Path::new(DIR).join("logs/main/00000000.seg");
+        let mut ids = 0;
+        // Appends a frame of about so many bytes; answers where it ends, and where the file does.
+        let mut append_frame = |bytes: usize| {
+            ids += 1;
+            append(&store, vec![event(&format!("e{ids}"), noise(ids, bytes))]).unwrap();
+            let content = io.content(&segment).unwrap();
+            let last = content.iter().rposition(|byte| *byte != 0).unwrap();
+            ((last + 1).next_multiple_of(SECTOR_BYTES), content.len())
+        };
+        let (end, len) = append_frame(9_000);
+        assert!(end < 10_000 && len == 64 << 10, "{end} {len}");
+        // A megabyte of them: the file grows a few times, by more each time.
+        let mut lengths: Vec<usize> = (0..100).map(|_| append_frame(9_000).1).collect();
+        lengths.dedup();
+        assert!((3..=8).contains(&lengths.len()), "{lengths:?}");
+        // What is left of the zeros is used up. No more are written for frames that are large themselves …
+        for _ in 0..8 {
+            append_frame(300_000);
+        }
+        // … or for those in between, which the next large one would overwrite.
+        for _ in 0..4 {
+            let (end, len) = append_frame(130_000);
+            assert_eq!(len, end, "behind a frame of 130 KB between large ones");
+            let (end, len) = append_frame(300_000);
+            assert_eq!(len, end, "behind a large frame");
+        }
+        // Small ones have them at once again, and those of 130 KB from the second on.
+        let (end, len) = append_frame(500);
+        assert!((60_000..=64 << 10).contains(&(len - end)), "{}", len - end);
+        append_frame(300_000);
+        append_frame(130_000);
+        let (end, len) = append_frame(130_000);
+        assert!((130_000..140_000).contains(&(len - end)), "{}", len - end);
+    }
+}
+
+#[test]
 fn large_frames_go_past_the_cache_and_where_they_cannot_they_are_recorded_all_the_same() {
     for (direct, expected) in [(Direct::Done, 3), (Direct::Unknown, 0), (Direct::Refused, 0)] {
         let io = FaultyIo::default();

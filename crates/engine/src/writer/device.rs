@@ -12,7 +12,8 @@ use crate::log::Log;
 use crate::meta::{CLEAN_FILE, LogMeta};
 use crate::segment::{SegmentMap, Segments};
 
-/// How far zeros are written ahead: as much as the segment already holds, within these bounds.
+/// How far zeros are written ahead: as much as the segment already holds, within these bounds. But beyond the lower bound, frame and
+/// zeros together, no more than frames that use them have written since the last that did not.
 const ZERO_AHEAD_MIN: u64 = 64 << 10;
 const ZERO_AHEAD_MAX: u64 = 2 << 20;
 /// A frame of this size is written into the growing file: zeroing ahead would write every byte twice.
@@ -27,6 +28,8 @@ pub(super) struct Device {
     pub(super) offset: u64,
     /// Behind the zeros that were written ahead.
     zeroed_end: u64,
+    /// Bytes of the frames since the last of [`GROWING_FRAME_BYTES`] or more.
+    small_bytes: u64,
     /// The file that is appended to; `None` before the first frame of a segment.
     file: Option<Arc<dyn IoFile>>,
     direct: Direct,
@@ -78,6 +81,7 @@ impl Device {
             segment,
             offset,
             zeroed_end,
+            small_bytes: 0,
             file,
             direct: Direct::Untried,
             clean_forgotten: false,
@@ -127,6 +131,7 @@ impl Device {
             return Err(self.stop(Error::from(error).context(format!("syncing {} failed", path.display()))));
         }
         self.log.segments.push(chained, self.offset, padded_len);
+        self.small_bytes = if padded_len < GROWING_FRAME_BYTES { self.small_bytes + padded_len } else { 0 };
         self.offset = end;
         Ok(padded_len)
     }
@@ -158,14 +163,17 @@ impl Device {
     }
 
     /// Where zeros have to reach once a frame of this length is written.
+    ///
+    /// Zeros that a large frame then overwrites were written in vain. So the first frames behind one bring few, if any.
     fn zeros_until(&self, padded_len: u64) -> u64 {
         let end = self.offset + padded_len;
         if end <= self.zeroed_end || padded_len >= GROWING_FRAME_BYTES {
             return end;
         }
-        let ahead = end.clamp(ZERO_AHEAD_MIN, ZERO_AHEAD_MAX);
+        let least = ZERO_AHEAD_MIN.saturating_sub(padded_len);
+        let ahead = end.max(ZERO_AHEAD_MIN).min(self.small_bytes.max(least));
         let segment_end = self.log.settings.segment_bytes / SECTOR_BYTES as u64 * SECTOR_BYTES as u64;
-        (end + ahead).min(segment_end).max(end)
+        (end + ahead.min(ZERO_AHEAD_MAX)).min(segment_end).max(end)
     }
 
     /// Takes back a write that failed. If that works nothing has happened; if not, the handle stops.
