@@ -32,9 +32,9 @@ pub(crate) fn hash_of_stream(stream: &str) -> u64 {
 /// Streams whose last event is remembered.
 const TIPS_MAX: usize = 100_000;
 
-/// Hashes are hashes already.
+/// For keys that are hashes already.
 #[derive(Debug, Default, Clone, Copy)]
-struct Identity(u64);
+pub(crate) struct Identity(u64);
 
 impl Hasher for Identity {
     fn finish(&self) -> u64 {
