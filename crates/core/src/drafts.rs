@@ -8,11 +8,12 @@
 //! Texts are looked up by a hash whose key is drawn anew in every process, so that nobody can send texts that
 //! collide; two texts with one hash are told apart by comparing them.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, LazyLock};
 
 use crate::event::Event;
+use crate::hashed::HashedMap;
 use crate::ids::Position;
 use crate::query::Query;
 use crate::sequencer::{DraftedEvent, StreamTip};
@@ -32,31 +33,13 @@ pub(crate) fn hash_of_stream(stream: &str) -> u64 {
 /// Streams whose last event is remembered.
 const TIPS_MAX: usize = 100_000;
 
-/// For keys that are hashes already.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
-
 /// Values by the hash of a text that can be had from them.
 #[derive(Debug)]
-struct ByText<V>(HashMap<u64, V, BuildHasherDefault<Identity>>);
+struct ByText<V>(HashedMap<V>);
 
 impl<V> Default for ByText<V> {
     fn default() -> Self {
-        Self(HashMap::default())
+        Self(HashedMap::default())
     }
 }
 
@@ -108,7 +91,7 @@ pub(crate) struct FirstUse(ByText<usize>);
 
 impl FirstUse {
     pub(crate) fn with_capacity(events: usize) -> Self {
-        Self(ByText(HashMap::with_capacity_and_hasher(events, BuildHasherDefault::default())))
+        Self(ByText(HashedMap::with_capacity_and_hasher(events, Default::default())))
     }
 
     /// The index of an earlier event with the same key, if there is one; otherwise this one is the first.

@@ -11,6 +11,7 @@
 //! | [`entry`] | the canonical bytes of an event's envelope: the Merkle leaf |
 //! | [`commitment`] | salted commitments to an event's data |
 //! | [`tree`] | the RFC 6962 Merkle tree over the entries |
+//! | [`hashed`] | tables whose keys are hashes already |
 //! | [`extents`] | content that repeats earlier content, stored once |
 //! | [`stored`] | one event as it is stored: entry and parts |
 //! | [`frame`] | what one durable write holds, byte for byte |
@@ -37,6 +38,7 @@ pub mod error;
 pub mod event;
 pub mod extents;
 pub mod frame;
+pub mod hashed;
 pub mod ids;
 pub mod limits;
 pub mod log;

@@ -299,10 +299,8 @@ impl<'a> Draft<'a> {
         let mut known: Vec<Option<Receipt>> = Vec::with_capacity(events.len());
         let mut differing = Vec::new();
         let several = events.len() > 1;
-        let may_be_recorded = match several {
-            true => history.may_have_keys(&mut events.iter().map(|checked| &checked.event)),
-            false => vec![true],
-        };
+        let may_be_recorded =
+            several.then(|| history.may_have_keys(&mut events.iter().map(|checked| &checked.event)));
         let mut first_use = FirstUse::with_capacity(if several { events.len() } else { 0 });
         for (index, CheckedEvent { event, key_hash, .. }) in events.iter().enumerate() {
             if several
@@ -317,7 +315,7 @@ impl<'a> Draft<'a> {
             let receipt = |position, version| Receipt { position, version, status: Status::Existing };
             let (same, found) = if let Some(drafted) = self.drafted(*key_hash, event) {
                 (drafted.event().same_content(event, false), receipt(drafted.position, drafted.version))
-            } else if may_be_recorded[index]
+            } else if may_be_recorded.as_ref().is_none_or(|may| may[index])
                 && let Some(recorded) = history.by_key(event.source(), event.id())?
             {
                 (
@@ -478,8 +476,8 @@ impl<'a> Draft<'a> {
             let fields = LogFields { log: self.base.log, position, recorded: self.time, version };
             let scope = event.attribute("dataperson");
             if let Some(behind) = batch.share_from(index) {
-                let scope = |index: usize| batch.events[index].event.attribute("dataperson");
-                self.recent.fetch((index..behind).map(|index| (scope(index), batch.ready(index).anchors)));
+                let scope_of = |index: usize| batch.events[index].event.attribute("dataperson");
+                self.recent.fetch((index..behind).map(|index| (scope_of(index), batch.ready(index).anchors)));
             }
             let ready = batch.ready(index);
             let recent = &mut *self.recent;

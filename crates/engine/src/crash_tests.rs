@@ -297,9 +297,12 @@ fn zeros_are_written_ahead_for_frames_that_use_them_and_for_no_others() {
         let mut lengths: Vec<usize> = (0..100).map(|_| append_frame(9_000).1).collect();
         lengths.dedup();
         assert!((3..=8).contains(&lengths.len()), "{lengths:?}");
+        assert!(lengths.windows(3).all(|at| at[2] - at[1] > at[1] - at[0]), "{lengths:?}");
         // What is left of the zeros is used up. No more are written for frames that are large themselves …
+        let left = lengths[lengths.len() - 1];
         for _ in 0..8 {
-            append_frame(300_000);
+            let (end, len) = append_frame(300_000);
+            assert_eq!(len, end.max(left), "behind a large frame");
         }
         // … or for those in between, which the next large one would overwrite.
         for _ in 0..4 {

@@ -1,16 +1,16 @@
 //! What has been recorded of late, and how new content is held against it.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::Hasher;
 
 use super::anchors::BYTES_AN_ANCHOR;
 use super::pieces::put_pieces;
 use super::{Anchor, CONTENT_BYTES_MIN, EXTENTS_MAX, Piece, SOURCES_MAX, Sources, anchors};
 use crate::commitment::Salt;
-use crate::drafts::Identity;
 use crate::entry::{DATA_PART, Entry};
 use crate::error::Result;
 use crate::frame::FORM_EXTENTS;
+use crate::hashed::HashedMap;
 use crate::ids::Position;
 use crate::stored::{StoredEvent, StoredPart, put_literal};
 
@@ -171,7 +171,7 @@ pub struct Recent {
     literals: Literals,
     /// By hash: the number of the event, and the place in its content. Some lead to events that are forgotten. Most of
     /// them are met in no cache, so they are small: of the number there is the lower half, which may be that of another.
-    pub(super) places: HashMap<u64, (u32, u32), BuildHasherDefault<Identity>>,
+    pub(super) places: HashedMap<(u32, u32)>,
     /// Drawn anew, so that nobody can send content whose anchors all have one place in the table.
     secret: [u64; 2],
     /// So many places and the table is tidied.
@@ -199,7 +199,7 @@ impl Recent {
             first: 0,
             known: VecDeque::new(),
             literals: Literals::default(),
-            places: HashMap::default(),
+            places: HashedMap::default(),
             secret: rand::random(),
             tidy_at: 4096,
         }

@@ -432,6 +432,7 @@ impl Index {
 
     /// Of at most [`TERMS_AT_ONCE`].
     fn may_have_each(&self, terms: &[Term], may: &mut [bool]) {
+        assert!(terms.len() <= TERMS_AT_ONCE, "of what is left over, nothing would be found");
         let state = self.read();
         let mut position = 0;
         for run in &state.runs {

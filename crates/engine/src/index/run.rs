@@ -334,17 +334,21 @@ impl Run {
     fn held_block(&self, term: Term) -> Option<&[u8; BLOCK_BYTES]> {
         let group = &self.groups[self.group_of(term)?];
         let block = block_of(term, group.blocks());
-        let page = u64::from(group.filters_before) + block / BLOCKS_PER_PAGE;
-        Some(block_on(self.filter.as_ref()?.0[page as usize].get()?, block))
+        Some(block_on(self.held_page(group, block)?.get()?, block))
+    }
+
+    /// Where the page with a block of a group stays, if pages of the filter stay in memory.
+    fn held_page(&self, group: &Group, block: u64) -> Option<&OnceLock<Page>> {
+        let number = u64::from(group.filters_before) + block / BLOCKS_PER_PAGE;
+        Some(&self.filter.as_ref()?.0[number as usize])
     }
 
     fn group_may_have(&self, group: &Group, term: Term) -> Result<bool, BadRun> {
         let block = block_of(term, group.blocks());
         let number = block / BLOCKS_PER_PAGE;
-        let Some(filter) = &self.filter else {
+        let Some(held) = self.held_page(group, block) else {
             return Ok(has_bits(block_on(&*self.page(group.filter_at() + number)?, block), term));
         };
-        let held = &filter.0[(u64::from(group.filters_before) + number) as usize];
         if let Some(page) = held.get() {
             return Ok(has_bits(block_on(page, block), term));
         }

@@ -1,31 +1,9 @@
 //! The newest part of the index, in memory: what has been recorded since the last run was written.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
-
 use precedent_core::Position;
+use precedent_core::hashed::HashedMap;
 
 use super::term::Term;
-
-/// Terms are hashes already.
-#[derive(Default)]
-pub(crate) struct Identity(u64);
-
-impl Hasher for Identity {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
-        }
-    }
-
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
 
 /// The positions of one term, ascending; nearly always just one.
 #[derive(Debug, Clone)]
@@ -52,7 +30,7 @@ pub(crate) struct Table {
     pub(crate) end_sequence: u64,
     /// Bytes of log that are indexed here.
     pub(crate) log_bytes: u64,
-    terms: HashMap<Term, Postings, BuildHasherDefault<Identity>>,
+    terms: HashedMap<Postings>,
 }
 
 impl Table {
@@ -68,7 +46,7 @@ impl Table {
 
     /// An empty one for the frames behind these, with room for as many terms.
     pub(crate) fn next(&self) -> Self {
-        let terms = HashMap::with_capacity_and_hasher(self.terms.len(), BuildHasherDefault::default());
+        let terms = HashedMap::with_capacity_and_hasher(self.terms.len(), Default::default());
         Self { terms, ..Self::new(self.end_position, self.end_sequence) }
     }
 
