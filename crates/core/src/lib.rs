@@ -10,6 +10,7 @@
 //! | [`query`] | which events are meant: queries, bounds, append conditions |
 //! | [`entry`] | the canonical bytes of an event's envelope: the Merkle leaf |
 //! | [`commitment`] | salted commitments to an event's data |
+//! | `sha256` | hashes of several messages side by side |
 //! | [`tree`] | the RFC 6962 Merkle tree over the entries |
 //! | [`hashed`] | tables whose keys are hashes already |
 //! | [`extents`] | content that repeats earlier content, stored once |
@@ -46,6 +47,7 @@ pub mod memory;
 pub mod prepared;
 pub mod query;
 pub mod sequencer;
+mod sha256;
 pub mod store;
 pub mod stored;
 pub mod tree;

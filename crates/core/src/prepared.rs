@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
-use crate::commitment::{Salt, commit};
+use crate::commitment::{Salt, commit_each};
 use crate::drafts::{hash_of_key, hash_of_stream};
 use crate::entry::{DATA_PART, EnvelopeRef, Part, encode_envelope, entry_bytes_max, envelope_len};
 use crate::error::{Error, Result};
@@ -258,14 +258,17 @@ impl Batch {
         let mut envelopes = Vec::with_capacity(events.clone().map(|event| event.envelope_len).sum());
         let data_lens = events.clone().map(|event| event.event.data().map_or(0, Bytes::len));
         let mut anchors = Vec::with_capacity(data_lens.map(anchors_about).sum());
-        let one = |CheckedEvent { event, envelope_len, .. }: &CheckedEvent| {
-            let salt = Salt::random();
+        let salts: Vec<Salt> = events.clone().map(|_| Salt::random()).collect();
+        let contents = events.clone().zip(&salts);
+        let contents = contents.filter_map(|(event, salt)| Some((*salt, event.event.data()?.as_ref())));
+        let mut commitments = commit_each(&contents.collect::<Vec<_>>()).into_iter();
+        let one = |(CheckedEvent { event, envelope_len, .. }, salt): (&CheckedEvent, Salt)| {
             let (envelope_at, anchors_at) = (envelopes.len(), anchors.len());
             let part = event.data().map(|data| {
                 put_anchors(data, &mut anchors);
                 Part {
                     name: DATA_PART.into(),
-                    commitment: commit(&salt, data),
+                    commitment: commitments.next().expect("there is one of every data"),
                     length: data.len() as u64,
                     scope: event.attribute("dataperson").map(str::to_owned),
                 }
@@ -274,7 +277,7 @@ impl Batch {
             debug_assert_eq!(envelopes.len() - envelope_at, *envelope_len, "limits were checked against it");
             Row { envelope: envelope_at..envelopes.len(), parts_at, anchors: anchors_at..anchors.len(), salt }
         };
-        let rows = events.map(one).collect();
+        let rows = events.zip(salts).map(one).collect();
         Ready { envelopes, anchors, rows }
     }
 }

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use precedent::commitment::{Salt, commit};
+use precedent::commitment::{Salt, commit_each};
 use precedent::tree::{Tree, leaf_hash};
 
 use super::workload::{Appends, Samples};
@@ -23,8 +23,9 @@ pub(super) fn measure(workload: Appends, data: &[Bytes], duration: Duration) -> 
     let began = Instant::now();
     while began.elapsed() < duration {
         let batch = Instant::now();
-        for data in all.by_ref().take(workload.batch) {
-            let commitment = commit(&Salt::random(), data);
+        let contents: Vec<(Salt, &[u8])> =
+            all.by_ref().take(workload.batch).map(|data| (Salt::random(), &data[..])).collect();
+        for commitment in commit_each(&contents) {
             entry[..commitment.0.len()].copy_from_slice(&commitment.0);
             tree.push(leaf_hash(&entry));
         }
