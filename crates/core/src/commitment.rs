@@ -5,6 +5,8 @@
 //! Erase both, and every proof over the entry still verifies while nobody can confirm a guess of what the
 //! data was; the salt makes equal data look different.
 
+use std::cmp::Reverse;
+
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
@@ -47,7 +49,8 @@ pub fn commit_each(contents: &[(Salt, &[u8])]) -> Vec<Hash> {
         return vec![commit(salt, content)];
     }
     let mut order: Vec<usize> = (0..contents.len()).collect();
-    order.sort_unstable_by_key(|of| contents[*of].1.len());
+    // The longest first: of an odd number the shortest is left over.
+    order.sort_unstable_by_key(|of| Reverse(contents[*of].1.len()));
     let mut commitments = vec![Hash::ZERO; contents.len()];
     let (pairs, left) = order.as_chunks();
     for &[a, b] in pairs {

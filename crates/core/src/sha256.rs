@@ -1,8 +1,8 @@
 //! SHA-256 (FIPS 180-4) of several messages side by side.
 //!
-//! A processor with instructions for SHA-256 waits most of the time: each round needs the one before it. Two messages do not need
-//! each other. Their blocks are compressed in turn here, so that the second is under way while the first waits: on processors
-//! that reorder enough, 1 KiB takes two thirds of the time, or less. What compresses a block is that of [`sha2`].
+//! A processor with instructions for SHA-256 waits half of the time: each round needs the one before it. Two messages do not need
+//! each other. Their blocks are compressed in turn here, so that the second is under way while the first waits: where a
+//! processor reorders enough, both take three quarters of the time. What compresses a block is that of [`sha2`].
 
 use sha2::block_api::compress256;
 
@@ -45,8 +45,11 @@ pub(crate) fn compress(states: &mut [State; 2], messages: [&[Block]; 2]) {
         compress256(a, std::slice::from_ref(of_a));
         compress256(b, std::slice::from_ref(of_b));
     }
-    compress256(a, a_rest);
-    compress256(b, b_rest);
+    for (state, rest) in [(a, a_rest), (b, b_rest)] {
+        if !rest.is_empty() {
+            compress256(state, rest);
+        }
+    }
 }
 
 /// The last blocks of a message: what is left of it, and the padding of FIPS 180-4, section 5.1.1.
@@ -91,9 +94,11 @@ mod tests {
     fn two_messages_of_every_length_have_the_digests_that_each_has_alone() {
         let text: Vec<u8> = (0..600u32).map(|n| (n * 7 + n / 256) as u8).collect();
         for len in 0..300 {
-            let messages = [&text[..len], &text[(len * 31) % 271..]];
-            let alone: [[u8; 32]; 2] = messages.map(|message| Sha256::digest(message).into());
-            assert_eq!(digests(messages), alone, "{len}");
+            let [a, b] = [&text[..len], &text[(len * 31) % 271..]];
+            for messages in [[a, b], [b, a]] {
+                let alone: [[u8; 32]; 2] = messages.map(|message| Sha256::digest(message).into());
+                assert_eq!(digests(messages), alone, "{len}");
+            }
         }
     }
 }
