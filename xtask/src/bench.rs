@@ -4,7 +4,11 @@
 //! `bench/` too, in the same run: round by round and workload by workload, the bare loop, Precedent and every peer
 //! in turn, each in a process of its own, so that what the machine does besides falls on all of them. Its rows go
 //! to `docs/performance.ndjson`, and from there into the tables of `docs/performance.md` and the plot; `--tables`
-//! makes those again without measuring. Nothing is installed: what is missing is said and left out.
+//! makes those again without measuring. `--peers --on DIR` measures the appends alone, in that directory, which is on
+//! another device, for tables of their own. Nothing is installed: what is missing is said and left out.
+//!
+//! *precedent-unhashed* is the same program compiled with `--cfg precedent_unhashed`: it computes no commitments and no
+//! tree, as the peers do not, and can only measure.
 //!
 //! `--capture-peers` is [`capture`]: what records telemetry, beside others that do, with rows of its own for the same page.
 
@@ -30,6 +34,8 @@ mod workload;
 
 /// The rows that the page shows.
 const ROWS: &str = "docs/performance.ndjson";
+/// The rows of appends on another device.
+const OTHER_DEVICE_ROWS: &str = "docs/performance-device.ndjson";
 /// The page, with its tables between markers.
 const PAGE: &str = "docs/performance.md";
 /// The plot beside it.
@@ -41,6 +47,8 @@ const CAPTURE_ROWS: &str = "docs/performance-capture.ndjson";
 const EVENT_BYTES: u64 = 1_024;
 /// Sizes at which Precedent is measured besides.
 const OTHER_BYTES: [u64; 2] = [256, 8_192];
+/// The program that hashes nothing, and the folder in the target folder where it is built.
+const UNHASHED: &str = "precedent-unhashed";
 /// No single process takes this long.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -64,11 +72,13 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> bool {
     let done = match words.as_slice() {
         ["--peers"] => with_peers(workspace, FULL, true),
         ["--peers", "--quick"] => with_peers(workspace, QUICK, false),
+        ["--peers", "--on", dir] => appends_on(workspace, Path::new(dir)),
         ["--capture-peers"] => with_capture_peers(workspace, capture::FULL, true),
         ["--capture-peers", "--quick"] => with_capture_peers(workspace, capture::QUICK, false),
         ["--tables"] => tables(workspace),
         ["--peers" | "--capture-peers" | "--tables", ..] => Err(
-            "`bench` takes --peers or --capture-peers, --quick behind either, --tables, or what `precedent bench` takes"
+            "`bench` takes --peers or --capture-peers, --quick behind either, --peers --on DIR, --tables, or what \
+             `precedent bench` takes"
                 .into(),
         ),
         _ => return run_binary(workspace, "bench", arguments),
@@ -88,19 +98,25 @@ fn tables(workspace: &Workspace) -> Result<(), String> {
         |file: &str| fs::read_to_string(workspace.root().join(file)).map_err(|e| format!("{file}: {e}"));
     let measured = rows::parse(&read(ROWS)?)?;
     let captured = capture::parse(&read(CAPTURE_ROWS)?)?;
-    write(&workspace.root().join(PAGE), &page::filled(&read(PAGE)?, &made(&measured, &captured))?)?;
+    let elsewhere = rows::parse(&read(OTHER_DEVICE_ROWS)?)?;
+    let tables = made(&measured, &elsewhere, &captured);
+    write(&workspace.root().join(PAGE), &page::filled(&read(PAGE)?, &tables)?)?;
     write(&workspace.root().join(PLOT), &plot::svg(&measured.rows))?;
-    println!("{PAGE} and {PLOT} show the rows of {ROWS} and {CAPTURE_ROWS}");
+    println!("{PAGE} and {PLOT} show the rows of {ROWS}, {OTHER_DEVICE_ROWS} and {CAPTURE_ROWS}");
     Ok(())
 }
 
 /// Every table of the page.
-fn made(measured: &Measured, captured: &capture::Captured) -> Vec<(&'static str, String)> {
-    [page::tables(measured), capture::tables(captured)].concat()
+fn made(
+    measured: &Measured,
+    elsewhere: &Measured,
+    captured: &capture::Captured,
+) -> Vec<(&'static str, String)> {
+    [page::tables(measured), page::tables_elsewhere(elsewhere), capture::tables(captured)].concat()
 }
 
 fn with_capture_peers(workspace: &Workspace, extent: capture::Extent, publish: bool) -> Result<(), String> {
-    let captured = capture::measured(workspace, extent, machine(workspace))?;
+    let captured = capture::measured(workspace, extent, machine(workspace.root()))?;
     if publish {
         write(&workspace.root().join(CAPTURE_ROWS), &capture::text(&captured))?;
         return tables(workspace);
@@ -118,7 +134,10 @@ fn write(file: &Path, text: &str) -> Result<(), String> {
 /// One run: what is called, where, and what came of it.
 struct Run {
     extent: Extent,
+    began: Instant,
     binary: PathBuf,
+    /// The same, without commitments and tree.
+    unhashed: PathBuf,
     peers: PathBuf,
     /// The peers that can be measured here.
     systems: Vec<String>,
@@ -130,51 +149,42 @@ struct Run {
 }
 
 fn with_peers(workspace: &Workspace, extent: Extent, publish: bool) -> Result<(), String> {
-    let began = Instant::now();
-    let target = workspace.target_dir()?;
-    let place = target.join("bench-stores");
-    fs::create_dir_all(&place).map_err(|e| format!("{}: {e}", place.display()))?;
-    let mut run = Run {
-        extent,
-        binary: target.join("release").join(BINARY),
-        peers: target.join("release/precedent-peers"),
-        systems: Vec::new(),
-        place,
-        rows: Vec::new(),
-        failures: Vec::new(),
-    };
-    build(workspace, &target)?;
-    run.find_systems()?;
+    let mut run = Run::prepared(workspace, extent, &workspace.target_dir()?)?;
     for round in 0..extent.rounds {
-        run.appends(round);
+        run.appends(round, &OTHER_BYTES);
     }
     run.reads();
-    let _ = fs::remove_dir(&run.place);
-    let measured = Measured { about: about(workspace, extent, &run.systems), rows: merged(&run.rows) };
-    let text = rows::text(&measured);
+    let measured = run.measured(workspace);
     if publish {
-        write(&workspace.root().join(ROWS), &text)?;
+        write(&workspace.root().join(ROWS), &rows::text(&measured))?;
         tables(workspace)?;
     } else {
         for (name, table) in page::tables(&measured) {
             println!("{name}\n\n{table}");
         }
     }
-    println!(
-        "{} rows in {} min {} s",
-        measured.rows.len(),
-        began.elapsed().as_secs() / 60,
-        began.elapsed().as_secs() % 60
-    );
-    match run.failures.is_empty() {
-        true => Ok(()),
-        false => Err(format!("not measured:\n{}", run.failures.join("\n"))),
-    }
+    run.finished()
 }
 
-/// Builds both programs; the peers without what this machine cannot build.
+/// Measures appends in a directory on another device.
+fn appends_on(workspace: &Workspace, dir: &Path) -> Result<(), String> {
+    let mut run = Run::prepared(workspace, FULL, dir)?;
+    for round in 0..FULL.rounds {
+        run.appends(round, &[]);
+    }
+    let measured = run.measured(workspace);
+    write(&workspace.root().join(OTHER_DEVICE_ROWS), &rows::text(&measured))?;
+    tables(workspace)?;
+    run.finished()
+}
+
+/// Builds the programs; the peers without what this machine cannot build.
 fn build(workspace: &Workspace, target: &Path) -> Result<(), String> {
     run(&mut workspace.cargo(&["build", "--release", "--package", BINARY_PACKAGE]))?;
+    let mut unhashed = workspace.cargo(&["build", "--release", "--package", BINARY_PACKAGE, "--target-dir"]);
+    // It would take the place of the other.
+    unhashed.arg(target.join(UNHASHED)).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    run(unhashed.env("RUSTFLAGS", "--cfg precedent_unhashed"))?;
     let protoc = std::env::var_os("PROTOC").unwrap_or_else(|| "protoc".into());
     let version = capture(Command::new(protoc).arg("--version"), Duration::from_secs(10)).ok();
     let version = version.map(|said| said.stdout.trim().to_owned()).unwrap_or_default();
@@ -197,6 +207,45 @@ fn build(workspace: &Workspace, target: &Path) -> Result<(), String> {
 }
 
 impl Run {
+    /// Everything built, for stores in this directory.
+    fn prepared(workspace: &Workspace, extent: Extent, dir: &Path) -> Result<Self, String> {
+        let target = workspace.target_dir()?;
+        let dir = fs::canonicalize(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+        let place = dir.join("bench-stores");
+        fs::create_dir_all(&place).map_err(|e| format!("{}: {e}", place.display()))?;
+        let mut run = Self {
+            extent,
+            began: Instant::now(),
+            binary: target.join("release").join(BINARY),
+            unhashed: target.join(UNHASHED).join("release").join(BINARY),
+            peers: target.join("release/precedent-peers"),
+            systems: Vec::new(),
+            place,
+            rows: Vec::new(),
+            failures: Vec::new(),
+        };
+        build(workspace, &target)?;
+        run.find_systems()?;
+        Ok(run)
+    }
+
+    fn measured(&self, workspace: &Workspace) -> Measured {
+        let with_reads = self.rows.iter().any(|(_, row)| row.workload == workload::Reads::Scan.name());
+        let about = about(workspace, self.extent, &self.place, &self.systems, with_reads);
+        let _ = fs::remove_dir(&self.place);
+        Measured { about, rows: merged(&self.rows) }
+    }
+
+    /// Says how long it took, and what failed.
+    fn finished(self) -> Result<(), String> {
+        let secs = self.began.elapsed().as_secs();
+        println!("{} rows in {} min {} s", self.rows.len(), secs / 60, secs % 60);
+        match self.failures.is_empty() {
+            true => Ok(()),
+            false => Err(format!("not measured:\n{}", self.failures.join("\n"))),
+        }
+    }
+
     fn find_systems(&mut self) -> Result<(), String> {
         let listed = capture(Command::new(&self.peers).arg("list"), Duration::from_secs(10))?;
         for line in listed.stdout.lines() {
@@ -209,19 +258,37 @@ impl Run {
         Ok(())
     }
 
-    /// Every append workload once: the bare loop and Precedent, then each peer, before the next workload begins.
-    fn appends(&mut self, round: usize) {
+    /// Every append workload once: the bare loop and Precedent, then each peer, before the next workload begins; Precedent with
+    /// events of these sizes besides.
+    fn appends(&mut self, round: usize, other_bytes: &[u64]) {
         for workload in workload::Appends::ALL.map(workload::Appends::name) {
             self.ours(round, EVENT_BYTES, &workload, self.extent.events);
+            self.unhashed(round, &workload);
             for system in self.systems.clone() {
                 let mut command = self.peer("append", &system);
                 command.args(["--workload", &workload]);
                 self.take(round, &format!("{workload}, {system}"), command);
             }
-            for bytes in OTHER_BYTES {
+            for &bytes in other_bytes {
                 self.ours(round, bytes, &workload, self.extent.events);
             }
         }
+    }
+
+    /// Precedent in process, compiled to compute no commitments and no tree.
+    fn unhashed(&mut self, round: usize, workload: &str) {
+        let measurements =
+            if workload.contains("in flight") || workload.ends_with("appenders") { 4 } else { 2 };
+        let seconds = (self.extent.seconds * f64::from(measurements)).ceil().max(1.0);
+        let mut command = Command::new(&self.unhashed);
+        command.args(["bench", "--json", "--rounds", "1", "--workload", workload, "--system", UNHASHED]);
+        command.args(["--event-bytes", &EVENT_BYTES.to_string()]);
+        command.args(["--seconds", &seconds.to_string(), "--dir"]).arg(&self.place);
+        let before = self.rows.len();
+        self.take(round, &format!("{workload}, {UNHASHED}"), command);
+        // Its bare loop has been measured already.
+        let taken = self.rows.split_off(before);
+        self.rows.extend(taken.into_iter().filter(|(_, row)| row.system == UNHASHED));
     }
 
     /// The reads, all rounds of a system at once: loading a log for every round would take longer than reading it.
@@ -294,7 +361,7 @@ fn said(program: &str, argument: &str) -> String {
 }
 
 /// What is measured on, as the page says it.
-fn machine(workspace: &Workspace) -> Vec<(String, String)> {
+fn machine(place: &Path) -> Vec<(String, String)> {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let first = |text: &str, name: &str| {
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
@@ -303,21 +370,34 @@ fn machine(workspace: &Workspace) -> Vec<(String, String)> {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let memory = first(&read("/proc/meminfo"), "MemTotal");
     let memory = memory.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default();
-    // The last of the mounts above the workspace is the one it lies on.
+    // The last of the mounts above the place is the one it lies on.
+    let place = fs::canonicalize(place).unwrap_or_else(|_| place.to_owned());
     let mounts = read("/proc/mounts");
     let mounted = mounts.lines().filter_map(|line| {
-        let mut words = line.split(' ').skip(1);
-        let (point, kind) = (words.next()?, words.next()?);
-        workspace.root().starts_with(point).then_some((point.len(), kind))
+        let mut words = line.split(' ');
+        let (device, point, kind) = (words.next()?, words.next()?, words.next()?);
+        place.starts_with(point).then_some((point.len(), kind, device))
     });
-    let file_system = mounted.max_by_key(|(length, _)| *length).map_or("unknown", |(_, kind)| kind);
+    let file_system = match mounted.max_by_key(|(length, ..)| *length) {
+        None => "unknown".to_owned(),
+        // A file that grows costs it more syncs than one that does not, if there is one.
+        Some((_, "ext4", device)) => match fs::canonicalize(device) {
+            Ok(device) => {
+                let device = device.file_name().unwrap_or_default().to_string_lossy();
+                let journal = Path::new("/proc/fs/jbd2").join(format!("{device}-8"));
+                format!("ext4 {} a journal", if journal.exists() { "with" } else { "without" })
+            }
+            Err(_) => "ext4".to_owned(),
+        },
+        Some((_, kind, _)) => kind.to_owned(),
+    };
     [
         (
             "machine",
             format!("{}, {cores} cores, {} GiB", first(&read("/proc/cpuinfo"), "model name"), memory >> 20),
         ),
         ("kernel", read("/proc/sys/kernel/osrelease").trim().to_owned()),
-        ("file system", file_system.to_owned()),
+        ("file system", file_system),
         ("compiler", said("rustc", "--version")),
     ]
     .map(|(name, value)| (name.to_owned(), value))
@@ -325,7 +405,13 @@ fn machine(workspace: &Workspace) -> Vec<(String, String)> {
 }
 
 /// What was measured, on what, as the page says it.
-fn about(workspace: &Workspace, extent: Extent, systems: &[String]) -> Vec<(String, String)> {
+fn about(
+    workspace: &Workspace,
+    extent: Extent,
+    place: &Path,
+    systems: &[String],
+    with_reads: bool,
+) -> Vec<(String, String)> {
     let lock = fs::read_to_string(workspace.root().join("bench/Cargo.lock")).unwrap_or_default();
     let version = |name: &str| {
         let head = format!("name = \"{name}\"\nversion = \"");
@@ -347,18 +433,14 @@ fn about(workspace: &Workspace, extent: Extent, systems: &[String]) -> Vec<(Stri
         "umadb-server" => format!("UmaDB {}", version("umadb-server")),
         other => other.to_owned(),
     };
-    let mut about = machine(workspace);
-    about.extend(
-        [
-            ("rounds", format!("{} of {} s a measurement", extent.rounds, extent.seconds)),
-            (
-                "log that is read",
-                format!("{} events of {EVENT_BYTES} bytes", rows::grouped(extent.events as f64)),
-            ),
-            ("peers", systems.iter().map(of).collect::<Vec<_>>().join(", ")),
-        ]
-        .map(|(name, value)| (name.to_owned(), value)),
-    );
+    let mut about = machine(place);
+    let mut put = |name: &str, value: String| about.push((name.to_owned(), value));
+    put("rounds", format!("{} of {} s a measurement", extent.rounds, extent.seconds));
+    if with_reads {
+        let events = rows::grouped(extent.events as f64);
+        put("log that is read", format!("{events} events of {EVENT_BYTES} bytes"));
+    }
+    put("peers", systems.iter().map(of).collect::<Vec<_>>().join(", "));
     about
 }
 
@@ -371,10 +453,11 @@ mod tests {
         let workspace = Workspace::find().unwrap();
         let read = |file: &str| fs::read_to_string(workspace.root().join(file)).unwrap();
         let measured = rows::parse(&read(ROWS)).unwrap();
+        let elsewhere = rows::parse(&read(OTHER_DEVICE_ROWS)).unwrap();
         let captured = capture::parse(&read(CAPTURE_ROWS)).unwrap();
         let page = read(PAGE);
         assert!(
-            page::filled(&page, &made(&measured, &captured)).unwrap() == page,
+            page::filled(&page, &made(&measured, &elsewhere, &captured)).unwrap() == page,
             "{PAGE} is stale: cargo xtask bench --tables"
         );
         assert!(plot::svg(&measured.rows) == read(PLOT), "{PLOT} is stale: cargo xtask bench --tables");

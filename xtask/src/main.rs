@@ -33,8 +33,9 @@ cargo xtask VERB: the developer's manual of Precedent
   licences              the licence of every crate that is built, against the list of those allowed
   demo [ARGS]           records and verifies a small agent run: cargo run --release -- demo
   bench [ARGS]          measures this machine: cargo run --release -- bench
-  bench --peers         measures other stores beside it, about 15 minutes, and puts the figures into
-                        docs/performance.md; with --quick it prints rough ones; --tables only makes the page again
+  bench --peers         measures other stores beside it, about 25 minutes, and puts the figures into
+                        docs/performance.md; with --quick it prints rough ones; --tables only makes the page again;
+                        with --on DIR it measures the appends alone, there, for tables of another device
   bench --capture-peers sends recorded calls as OTLP to Precedent, Arize Phoenix and MLflow, about 8 minutes, and puts the
                         figures there too; --quick as above. Python 3.11 and pip are needed, and the tau-bench runs
   million [EVENTS]      what a log of many events (default 1000000) costs to open and to read

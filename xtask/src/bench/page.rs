@@ -3,14 +3,14 @@
 use super::reasons::reason;
 use super::rows::{Measured, Row, grouped};
 use super::workload::{Appends, Reads};
-use super::{EVENT_BYTES, OTHER_BYTES};
+use super::{EVENT_BYTES, OTHER_BYTES, UNHASHED};
 
 const BEGIN: &str = "<!-- table: ";
 const END: &str = "<!-- end -->";
 
 /// The systems that run in the process that uses them, as rows of a table.
-const IN_PROCESS: [&str; 8] =
-    ["bare", "bare-own-syncs", "bare-tasks", "hashes", "precedent", "sqlite", "fjall", "tephra"];
+const IN_PROCESS: [&str; 9] =
+    ["bare", "bare-own-syncs", "bare-tasks", "hashes", "precedent", UNHASHED, "sqlite", "fjall", "tephra"];
 /// Those that are servers.
 const SERVERS: [&str; 5] = ["precedent-server", EACH, "redis", "tephra-server", "umadb-server"];
 /// Where every appender has a client of its own, as those of the peers have.
@@ -49,6 +49,15 @@ const TABLES: [(&str, Make); 9] = [
     ("behind", behind),
 ];
 
+/// Those of a run on another device, which measures appends alone.
+const TABLES_ELSEWHERE: [(&str, Make); 5] = [
+    ("device", about),
+    ("device: appends in process", |measured| rates(measured, &IN_PROCESS)),
+    ("device: appends through a server", |measured| rates(measured, &SERVERS)),
+    ("device: aims", aims),
+    ("device: behind", behind),
+];
+
 /// The page with these tables, each where its marker is.
 pub(super) fn filled(page: &str, tables: &[(&str, String)]) -> Result<String, String> {
     let mut out = String::with_capacity(page.len());
@@ -72,6 +81,11 @@ pub(super) fn filled(page: &str, tables: &[(&str, String)]) -> Result<String, St
 /// Every table made from these rows, with the name of its marker.
 pub(super) fn tables(measured: &Measured) -> Vec<(&'static str, String)> {
     TABLES.map(|(name, make)| (name, make(measured))).into()
+}
+
+/// The same of a run on another device.
+pub(super) fn tables_elsewhere(measured: &Measured) -> Vec<(&'static str, String)> {
+    TABLES_ELSEWHERE.map(|(name, make)| (name, make(measured))).into()
 }
 
 fn find<'a>(measured: &'a Measured, system: &str, workload: &str, bytes: u64, unit: &str) -> Option<&'a Row> {
@@ -257,16 +271,28 @@ const AIMS_BESIDE: [(&str, &str, f64); 7] = [
     ("batches of 1000, 4 in flight", "redis", 1.0),
 ];
 
+/// The bare loop that an aim is a share of: where several batches are in flight it was set as a share of the one that writes
+/// them one after the other.
+fn bare_of(workload: &str) -> &str {
+    workload.strip_suffix(", 4 in flight").unwrap_or(workload)
+}
+
 fn aims(measured: &Measured) -> String {
     let in_process = AIMS.iter().filter_map(|(system, workload, kind, aim)| {
         let unit = if *kind == "of bare" { "events/s" } else { kind };
         let row = find(measured, system, workload, EVENT_BYTES, unit)?;
         let (reached, more_is_better) = match *kind {
+            "of bare" if bare_of(workload) != *workload => {
+                (row.median / find(measured, "bare", bare_of(workload), EVENT_BYTES, unit)?.median, true)
+            }
             "of bare" => (row.ratio_to_bare?, true),
             "events/s" => (row.median, true),
             _ => (row.median, false),
         };
         let shown = |value: f64| match *kind {
+            "of bare" if bare_of(workload) != *workload => {
+                format!("{value:.2} of bare, {}", bare_of(workload))
+            }
             "of bare" => format!("{value:.2} of bare"),
             "events/s" => format!("{}/s", grouped(value)),
             "us" => time(value),

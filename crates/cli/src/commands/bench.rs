@@ -117,6 +117,7 @@ enum System {
 impl System {
     fn name(self) -> &'static str {
         match self {
+            Self::Precedent if cfg!(precedent_unhashed) => "precedent-unhashed",
             Self::Precedent => "precedent",
             Self::Packed => "precedent-packed",
             Self::Packing => "precedent-packing",
@@ -129,10 +130,11 @@ impl System {
         }
     }
 
-    /// Whether commitments and the Merkle tree are computed. The store has no way to leave them out; what they cost is
-    /// [`Self::Hashes`].
+    /// Whether commitments and the Merkle tree are computed. The store has no way to leave them out. What they cost is
+    /// [`Self::Hashes`], and what appends were without them shows a program compiled with `--cfg precedent_unhashed`, which does
+    /// nothing but measure.
     fn tree(self) -> bool {
-        !matches!(self, Self::Bare(_))
+        !matches!(self, Self::Bare(_)) && !cfg!(precedent_unhashed)
     }
 
     /// What an answer means.
@@ -231,7 +233,8 @@ impl Plan {
         systems.extend(self.in_process.then_some(System::Precedent));
         systems.extend(self.server.then_some(System::Server));
         systems.extend((self.server && workload.appenders > 1).then_some(System::ServerEach));
-        systems.extend((self.in_process && workload.batch > 1).then_some(System::Hashes));
+        let hashes = self.in_process && workload.batch > 1 && !cfg!(precedent_unhashed);
+        systems.extend(hashes.then_some(System::Hashes));
         if workload.at_once() > 1 {
             systems.extend([Syncs::Own, Syncs::Tasks].map(System::Bare));
         }

@@ -15,7 +15,7 @@ mod serve;
 mod show;
 mod verify;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::global::Global;
 
 /// What can be done.
@@ -63,6 +63,11 @@ impl Command {
 
     /// Does it.
     pub(crate) async fn run(self, global: Global) -> Result<()> {
+        if cfg!(precedent_unhashed) && !matches!(self, Self::Bench(_)) {
+            return Err(Failure::new(
+                "this program was compiled to compute no proofs, and only measures: 'bench'",
+            ));
+        }
         match self {
             Self::Serve(args) => serve::run(args, global).await,
             Self::Demo(args) => demo::run(args, global).await,
