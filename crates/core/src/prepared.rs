@@ -170,9 +170,11 @@ pub(crate) struct ReadyEvent<'a> {
 
 impl Batch {
     fn new(events: Vec<CheckedEvent>, bytes: usize) -> Self {
-        let share_events = (SHARE_BYTES * events.len() / bytes.max(1)).clamp(1, SHARE_EVENTS);
-        // An even number, since commitments are computed two at a time.
-        let share_events = share_events - share_events % 2 * usize::from(share_events > 1);
+        let share_events = match (SHARE_BYTES * events.len() / bytes.max(1)).min(SHARE_EVENTS) {
+            0 | 1 => 1,
+            // An even number, since commitments are computed two at a time.
+            several => several - several % 2,
+        };
         let others = events.len().div_ceil(share_events) - 1;
         let others = std::iter::repeat_with(Share::default).take(others).collect();
         Self { events, share_events, first: Share::default(), others, next: AtomicUsize::new(0) }
@@ -420,6 +422,11 @@ mod tests {
         };
         let prepared = Prepared::checked(Append::new((0..4).map(large)), &limits).unwrap();
         assert_eq!((prepared.batch.shares(), salts(&prepared.batch).len()), (4, 4));
+        // Three of these would be in a share: two are, which are committed to together.
+        let large =
+            |n: usize| Event::builder("s", n.to_string(), "t").data(vec![b'x'; 9_500]).build().unwrap();
+        let prepared = Prepared::checked(Append::new((0..6).map(large)), &limits).unwrap();
+        assert_eq!(prepared.batch.shares(), 3);
     }
 
     #[test]

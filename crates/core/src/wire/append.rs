@@ -229,7 +229,8 @@ mod tests {
     use crate::error::ErrorKind;
     use crate::event::Tag;
     use crate::ids::Position;
-    use crate::query::{ExpectedVersion, IndexedAttribute, Query, QueryItem};
+    use crate::query::{ExpectedVersion, Query};
+    use crate::wire::query;
     use proptest::prelude::*;
 
     /// An append as other programs write it.
@@ -364,18 +365,11 @@ mod tests {
     #[test]
     fn an_append_comes_back_as_it_was() {
         let event = Event::builder("s", "i", "t").attribute("stream", "a").attribute("precedentlog", "b");
-        let item = QueryItem {
-            types: vec!["t".into()],
-            tags: vec!["k=v".parse().unwrap()],
-            stream: Some("x".into()),
-            attributes: vec![(IndexedAttribute::DecisionId, "d".into())],
-        };
-        let query = Query { items: vec![item] };
         let append = Append::from(event.stream("x").data(vec![0, 1]).build().unwrap())
             .when(Condition::stream_is_new("x"))
             .when(Condition::stream_at("y", 7))
             .when(Condition::Stream { stream: "z".into(), expected: ExpectedVersion::Any })
-            .when(Condition::fail_if(query, None))
+            .when(Condition::fail_if(query::tests::sample(), None))
             .when(Condition::fail_if(Query::all(), Some(Position(4))));
         for again in [parse_append(&append_json(&append)), parse_binary_append(write_append(&append).into())]
         {

@@ -296,22 +296,26 @@ pub fn write_read(read: &Read) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::error::ErrorKind;
     use proptest::prelude::*;
 
-    #[test]
-    fn a_read_comes_back_as_it_was() {
+    /// A query that asks for something of every kind.
+    pub(crate) fn sample() -> Query {
         let item = QueryItem {
             types: vec!["t".into()],
             tags: vec!["k=v".parse().unwrap()],
             stream: Some("x".into()),
             attributes: vec![(IndexedAttribute::DecisionId, "d".into())],
         };
-        let query = Query { items: vec![item] };
+        Query { items: vec![item] }
+    }
+
+    #[test]
+    fn a_read_comes_back_as_it_was() {
         let read = Read {
-            query,
+            query: sample(),
             after: Some(Position(1)),
             before: Some(Position(9)),
             since: Some(Time::from_micros(5).unwrap()),
