@@ -455,6 +455,18 @@ impl Log {
         FrameReader::new(&self.segments, false).chained(&place).map_err(named)
     }
 
+    /// The work beside the writer panicked.
+    pub(crate) fn found_panic(&self) {
+        let mut findings = lock(&self.findings);
+        if !findings.iter().any(|finding| finding.code == "panicked") {
+            let message = format!(
+                "indexing or packing log '{}' panicked, which is a defect: please report it",
+                self.name
+            );
+            findings.push(Finding { code: "panicked", severity: Severity::Warning, message });
+        }
+    }
+
     /// How large the log is, and what is to be said about it.
     pub(crate) fn examine(&self) -> Result<(Usage, Vec<Finding>)> {
         self.check_exists()?;

@@ -244,6 +244,29 @@ fn a_damaged_segment_is_never_packed_and_says_so() {
     }));
 }
 
+#[test]
+fn a_panic_beside_the_writer_is_told_and_the_work_goes_on_afterwards() {
+    let io = FaultyIo::default();
+    let options = Options { background: true, pack: true, ..crash_tests::options() };
+    let store = EmbeddedStore::open_in(std::sync::Arc::new(io.clone()), Path::new(DIR), options).unwrap();
+    let start = std::time::Instant::now();
+    let mut appended = 0;
+    let mut append_until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(start.elapsed().as_secs() < 60, "nothing is packed");
+            append(&store, vec![event(&format!("e{appended}"), noise(appended, 4_000))]).unwrap();
+            appended += 1;
+        }
+    };
+    io.panic_next(".pack.tmp");
+    append_until(&|| !io.is_to_panic());
+    append_until(&|| !packs(&io).is_empty());
+    let findings = block_on(store.examine(&LogName::default())).unwrap().1;
+    assert!(findings.iter().any(|f| f.code == "panicked" && f.message.contains("'main'")), "{findings:?}");
+    assert!(verify(&store).is_ok());
+    assert_eq!(read_all(&store).len() as u64, appended);
+}
+
 /// Replaces the first block of a pack, with checksums that match.
 fn with_block(content: &[u8], block: &[u8], unpacked: u32) -> Vec<u8> {
     let footer_at = content.len() - 112;

@@ -113,6 +113,7 @@ struct Disk {
     plan: Option<(u64, Fault)>,
     fail_next: Option<io::ErrorKind>,
     fail_next_sync: Option<io::ErrorKind>,
+    panic_next: Option<&'static str>,
     crashed: bool,
     hold: Option<Held>,
     /// Whether somebody waits because of it.
@@ -299,6 +300,16 @@ impl FaultyIo {
         self.disk().fail_next_sync = Some(kind);
     }
 
+    /// Whoever makes the next file whose name ends like this panics, as a defect would.
+    pub(crate) fn panic_next(&self, name: &'static str) {
+        self.disk().panic_next = Some(name);
+    }
+
+    /// Whether that is yet to come.
+    pub(crate) fn is_to_panic(&self) -> bool {
+        self.disk().panic_next.is_some()
+    }
+
     /// What becomes of writes past the cache from now on.
     pub(crate) fn set_direct(&self, direct: Direct) {
         self.disk().direct = direct;
@@ -425,6 +436,10 @@ impl Io for FaultyIo {
         let inode = match (mode, found) {
             (Mode::Create, Some(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
             (Mode::Create, None) => {
+                if disk.panic_next.is_some_and(|name| path.to_string_lossy().ends_with(name)) {
+                    disk.panic_next = None;
+                    panic!("as a defect would");
+                }
                 disk.whole_operation()?;
                 let inode = disk.inodes.len();
                 disk.inodes.push(Inode::default());

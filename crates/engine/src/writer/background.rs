@@ -1,6 +1,7 @@
 //! The thread of a log that writes and merges index runs and packs, and seals the segment of a log that rests.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Weak};
@@ -51,7 +52,7 @@ impl Background {
                     false => woken.recv_timeout(REST),
                 };
                 match woken {
-                    Ok(()) => maintain(&log, &ours),
+                    Ok(()) => maintain_or_tell(&log, &ours),
                     Err(RecvTimeoutError::Disconnected) => return,
                     Err(RecvTimeoutError::Timeout) => {
                         let size = log.recorded_size();
@@ -60,7 +61,7 @@ impl Background {
                         }
                         let sealed = writer.upgrade().is_some_and(|writer| writer.idle());
                         if sealed {
-                            maintain(&log, &ours);
+                            maintain_or_tell(&log, &ours);
                         }
                         ours.resting.store(true, Ordering::SeqCst);
                         fence(Ordering::SeqCst);
@@ -93,6 +94,14 @@ impl Background {
         self.shared.ending.store(true, Ordering::Release);
         drop(self.wake);
         let _ = self.thread.join();
+    }
+}
+
+/// A panic is a defect of ours: it becomes a finding, and what is to be done is tried again when there is more of it. Nothing of the log
+/// depends on it.
+fn maintain_or_tell(log: &Arc<Log>, shared: &Shared) {
+    if catch_unwind(AssertUnwindSafe(|| maintain(log, shared))).is_err() {
+        log.found_panic();
     }
 }
 
