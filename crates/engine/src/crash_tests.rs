@@ -322,6 +322,42 @@ fn zeros_are_written_ahead_for_frames_that_use_them_and_for_no_others() {
 }
 
 #[test]
+fn zeros_are_used_again_after_opening_and_end_with_the_segment() {
+    // Zeros would reach beyond this, which is no whole number of sectors.
+    const SEGMENT_BYTES: usize = (100 << 10) + 100;
+    for direct_frame_bytes in [2 << 10, u64::MAX] {
+        let io = FaultyIo::default();
+        let open = || {
+            let segment_bytes = SEGMENT_BYTES as u64;
+            let options = Options { segment_bytes, direct_frame_bytes, ..options() };
+            EmbeddedStore::open_in(Arc::new(io.clone()), Path::new(DIR), options).unwrap()
+        };
+        let len = |number: u32| {
+            let path = Path::new(DIR).join("logs/main").join(crate::segment::file_name(number));
+            io.content(&path).map(|content| content.len())
+        };
+        append(&open(), vec![event("first", noise(0, 9_000))]).unwrap();
+        assert_eq!(len(0), Some(64 << 10));
+        let store = open();
+        let mut lengths = Vec::new();
+        for number in 1..10 {
+            append(&store, vec![event(&format!("e{number}"), noise(number, 9_000))]).unwrap();
+            lengths.extend(len(0));
+        }
+        assert_eq!(lengths[..5], [64 << 10; 5], "there are zeros from before");
+        assert_eq!(lengths[5..], [SEGMENT_BYTES / SECTOR_BYTES * SECTOR_BYTES; 4], "it grows to its end");
+        assert_eq!(len(1), None);
+        append(&store, vec![event("next", noise(10, 9_000))]).unwrap();
+        assert_eq!(len(0), Some(10 * 19 * SECTOR_BYTES), "cut to its frames when it is full");
+        assert_eq!(
+            len(1),
+            Some(19 * SECTOR_BYTES + (64 << 10)),
+            "a new one begins with zeros behind its first"
+        );
+    }
+}
+
+#[test]
 fn large_frames_go_past_the_cache_and_where_they_cannot_they_are_recorded_all_the_same() {
     for (direct, expected) in [(Direct::Done, 3), (Direct::Unknown, 0), (Direct::Refused, 0)] {
         let io = FaultyIo::default();
