@@ -1,6 +1,8 @@
 //! What `check` and `test` consist of.
 
-use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{fs, io};
 
 use crate::output::{Tests, run, run_tests};
 use crate::steps::{self, Outcome, Step};
@@ -75,6 +77,11 @@ fn tests(workspace: &Workspace) -> Outcome {
         false => workspace.cargo(&["test", "--all-targets", "--no-fail-fast"]),
     };
     command.args(["--workspace", "--all-features"]);
+    let folder = match TestFolder::make() {
+        Ok(folder) => folder,
+        Err(error) => return Err(format!("no directory for what tests write: {error}")).into(),
+    };
+    folder.is_used_by(&mut command);
     left_out::forget(workspace);
     let counted = run_tests(&mut command).and_then(|mut tests| {
         let left_out = left_out::read(workspace);
@@ -83,6 +90,32 @@ fn tests(workspace: &Workspace) -> Outcome {
         some(tests)
     });
     counted.into()
+}
+
+/// Where tests make their temporary directories, and browsers theirs. What a test leaves behind, which ends while its stores
+/// still write, or is killed, goes with it.
+struct TestFolder(PathBuf);
+
+impl TestFolder {
+    fn make() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("precedent-{}", std::process::id()));
+        // By one with the same number that was killed.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+
+    fn is_used_by(&self, command: &mut Command) {
+        for name in ["TMPDIR", "TMP", "TEMP"] {
+            command.env(name, &self.0);
+        }
+    }
+}
+
+impl Drop for TestFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 fn doctests(workspace: &Workspace) -> Outcome {
