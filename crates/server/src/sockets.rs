@@ -192,8 +192,10 @@ struct Turn {
 
 /// Why no further message is read.
 enum End {
-    /// The client closed the connection, or it broke.
+    /// The connection broke.
     Gone,
+    /// The client closes it.
+    Left,
     /// We close it, and say why.
     Closing(CloseCode, String),
     /// The same, and what comes behind cannot be told apart any more.
@@ -212,6 +214,11 @@ impl Conversation {
         let (mut answers, mut messages) = socket.split();
         let (code, reason, readable) = match self.talk(&mut messages, &mut answers).await {
             End::Gone => return,
+            // It is told that it is closed; where something it sent was not answered that would mean that it was not taken, so not then.
+            End::Left => {
+                let _ = timeout(GOODBYE, answers.close()).await;
+                return;
+            }
             End::Closing(code, reason) => (code, reason, true),
             End::Lost(code, reason) => (code, reason, false),
         };
@@ -398,7 +405,8 @@ fn append_of(message: Option<Result<Message, Fault>>) -> ControlFlow<End, Option
     ControlFlow::Continue(match message {
         Some(Ok(Message::Binary(bytes))) => Some((bytes.len(), wire::parse_binary_append(bytes))),
         Some(Ok(Message::Text(text))) => Some((text.len(), wire::parse_append(text.as_bytes()))),
-        Some(Ok(Message::Close(_))) | None => return ControlFlow::Break(End::Gone),
+        Some(Ok(Message::Close(_))) => return ControlFlow::Break(End::Left),
+        None => return ControlFlow::Break(End::Gone),
         Some(Ok(_)) => None,
         Some(Err(fault)) => return ControlFlow::Break(end_of(fault)),
     })

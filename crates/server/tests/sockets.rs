@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use support::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
@@ -355,6 +356,32 @@ async fn a_shutdown_does_not_wait_for_ever_for_an_answer() {
     soon(&mut served.running).await.unwrap().unwrap();
     let ended = soon(socket.next()).await;
     assert!(matches!(ended, None | Some(Err(Error::Protocol(_) | Error::Io(_)))), "{ended:?}");
+}
+
+#[tokio::test]
+async fn who_closes_is_told_so_unless_something_was_not_answered() {
+    let served = serve().await;
+    let mut socket = connect(&served).await;
+    socket.send(text("a")).await.unwrap();
+    assert_eq!(answer(&mut socket).await["events"][0]["status"], "recorded");
+    let reason = CloseFrame { code: CloseCode::Normal, reason: "that was all".into() };
+    socket.send(Message::Close(Some(reason))).await.unwrap();
+    assert_eq!(closed(&mut socket).await.0, CloseCode::Normal);
+    assert!(matches!(soon(socket.next()).await, None | Some(Err(Error::ConnectionClosed))));
+    // What was sent in one piece with the close: a close frame says that what was not answered was not taken.
+    for round in 0..50 {
+        let mut socket = connect(&served).await;
+        let id = format!("last-{round}");
+        socket.feed(text(&id)).await.unwrap();
+        socket.send(Message::Close(None)).await.unwrap();
+        let (mut answered, mut told) = (false, false);
+        while let Some(Ok(message)) = soon(socket.next()).await {
+            answered |= message.is_text();
+            told |= message.is_close();
+        }
+        let taken = ids(&served).await.contains(&id);
+        assert!(answered || !(told && taken), "{id}: closed in order, not answered, and taken");
+    }
 }
 
 #[tokio::test]
