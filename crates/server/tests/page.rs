@@ -66,6 +66,19 @@ async fn recorded_text_is_text_in_every_page() {
 }
 
 #[tokio::test]
+async fn from_a_later_event_a_page_leads_to_how_its_decision_was_made() {
+    let served = serve().await;
+    hostile(&served).await;
+    let html = served.get("/show?of=3&as=position").await.text().to_owned();
+    let links = html.split("<a href=\"").skip(1).filter_map(|link| link.split_once("\">when "));
+    let links: Vec<String> = links.map(|(href, _)| href.replace("&amp;", "&")).collect();
+    assert_eq!(links.len(), 2, "when decided, and when overridden: {links:?}");
+    for link in links {
+        assert_eq!(served.get(&link).await.status, 200, "{link}");
+    }
+}
+
+#[tokio::test]
 async fn without_the_token_a_page_is_a_form_and_nothing_of_the_log() {
     let mut config = config();
     config.token = Some("s3cret-token".into());

@@ -144,8 +144,9 @@ fn moments(record: &Record, query: &Parameters, name: &LogName, at: &str) -> Str
         ));
     }
     out.push_str("<form class=moments action=/show>");
-    for field in ["of", "as"] {
-        let value = given(query, field).ok().flatten().unwrap_or_default();
+    // The record by its own name: an event that it was found by may not have been there yet.
+    let named = [("of", record.key.value.as_str()), ("as", record.key.by.as_str())];
+    for (field, value) in named {
         out.push_str(&format!("<input type=hidden name={field} value={}>", html::attribute(value)));
     }
     out.push_str(&log_field(name));
@@ -160,7 +161,8 @@ fn moments(record: &Record, query: &Parameters, name: &LogName, at: &str) -> Str
     ];
     for (what, positions) in told {
         for position in positions.iter().take(4) {
-            let href = with(query, "/show", &[("at", &position.to_string())]);
+            let position = position.to_string();
+            let href = with(query, "/show", &[named[0], named[1], ("at", &position)]);
             out.push_str(&format!("<a href={}>when {what} ({position})</a>", html::attribute(&href)));
         }
     }
