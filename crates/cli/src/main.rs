@@ -78,6 +78,9 @@ fn survive_file_size_limits() {
     }
 }
 
+/// So long after an interrupt whoever is to be dropped has come to where that can be.
+const HEEDS_WITHIN: Duration = Duration::from_millis(500);
+
 async fn run(command: Command, global: Global) -> ExitCode {
     let ends_by_itself = command.ends_when_interrupted();
     let mut task = tokio::spawn(command.run(global));
@@ -89,9 +92,10 @@ async fn run(command: Command, global: Global) -> ExitCode {
     let outcome = tokio::select! {
         outcome = &mut task => outcome,
         () = interrupted => {
-            // Dropping the command removes what it made for itself, such as a half-written export.
+            // Dropping the command removes what it made for itself, such as a half-written export. One that never waits, as verifying a
+            // store that is here, is not dropped.
             task.abort();
-            let _ = tokio::time::timeout(Duration::from_secs(2), &mut task).await;
+            let _ = tokio::time::timeout(HEEDS_WITHIN, &mut task).await;
             say(format_args!("interrupted"));
             std::process::exit(i32::from(INTERRUPTED));
         }

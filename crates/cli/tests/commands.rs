@@ -253,6 +253,7 @@ fn read_finds_what_it_is_asked_for_and_nothing_else() {
         ("--since yesterday", "RFC 3339"),
         ("--by position", "position"),
         ("--follow --backward", "--backward"),
+        ("--follow --until 2030-01-01T00:00:00Z", "--until"),
     ] {
         place.run(&format!("read {arguments}")).ends(2).says(says);
     }

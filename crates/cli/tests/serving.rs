@@ -227,6 +227,38 @@ fn a_follower_ends_when_nobody_reads_it_any_more() {
 }
 
 #[test]
+fn an_interrupted_export_and_read_end_at_once_and_leave_nothing_behind() {
+    let place = Place::new();
+    let lines: String = (0..300_000)
+        .map(|n| format!("{{\"specversion\":\"1.0\",\"id\":\"{n}\",\"source\":\"s\",\"type\":\"t\"}}\n"))
+        .collect();
+    place.write("events.ndjson", lines);
+    place.run("import events.ndjson").ends(0);
+    let files = || {
+        let names = std::fs::read_dir(place.path()).unwrap();
+        let mut names: Vec<String> =
+            names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let before = files();
+    let mut command = place.command(["export", "--output", "all.ndjson"]);
+    let mut export = Running(command.stderr(Stdio::null()).spawn().unwrap());
+    within(|| (files() != before).then_some(()));
+    export.interrupt();
+    assert_eq!(export.end(), 130);
+    assert_eq!(files(), before);
+    let mut command = place.command(["read"]);
+    let mut read = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut out = BufReader::new(read.0.stdout.take().unwrap()).lines();
+    out.next().unwrap().unwrap();
+    read.interrupt();
+    let printed = 1 + out.count();
+    assert_eq!(read.end(), 130);
+    assert!(printed < 300_000, "all {printed} were printed");
+}
+
+#[test]
 fn an_import_under_way_can_be_read_beside_and_lets_the_store_go_when_interrupted() {
     let place = Place::new();
     place.run("append --type t --store ./other").ends(0);

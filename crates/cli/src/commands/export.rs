@@ -107,6 +107,8 @@ async fn export(log: &Log, bar: bool, mut write: impl FnMut(&[u8]) -> Result<()>
             Err(error) => return Err(error.into()),
         }
         bar.set_position(counts.events + counts.damaged);
+        // A store that is here never waits: so that an interrupt is heeded.
+        tokio::task::coop::consume_budget().await;
     }
     Ok(counts)
 }

@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", value_parser = Time::parse)]
     since: Option<Time>,
     /// Only events before this time, in RFC 3339
-    #[arg(long, value_name = "TIME", value_parser = Time::parse)]
+    #[arg(long, value_name = "TIME", value_parser = Time::parse, conflicts_with = "follow")]
     until: Option<Time>,
     /// Which time --since and --until mean: when the log recorded an event, or when its producer says it happened
     #[arg(long, value_name = "WHICH", default_value = "recordedtime")]
@@ -174,6 +174,8 @@ pub(crate) async fn run(args: Args, global: Global) -> Result<()> {
                 return Err(error.into());
             }
         }
+        // A store that is here never waits: so that an interrupt is heeded.
+        tokio::task::coop::consume_budget().await;
     }
     out.flush()?;
     match damaged {
