@@ -78,6 +78,34 @@ fn survive_file_size_limits() {
     }
 }
 
+/// The exit code, once somebody has told the program to end: by Ctrl-C, or as `timeout` and service managers do. A terminal that is
+/// closed ends it at once: who listens to that would end under `nohup` too.
+async fn told_to_end() -> i32 {
+    let interrupted = async {
+        match tokio::signal::ctrl_c().await {
+            Ok(()) => i32::from(INTERRUPTED),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let terminated = async {
+            match signal(SignalKind::terminate()) {
+                Ok(mut signal) => drop(signal.recv().await),
+                Err(_) => std::future::pending().await,
+            }
+            128 + SignalKind::terminate().as_raw_value()
+        };
+        tokio::select! {
+            code = interrupted => code,
+            code = terminated => code,
+        }
+    }
+    #[cfg(not(unix))]
+    interrupted.await
+}
+
 /// So long after an interrupt whoever is to be dropped has come to where that can be.
 const HEEDS_WITHIN: Duration = Duration::from_millis(500);
 
@@ -85,19 +113,20 @@ async fn run(command: Command, global: Global) -> ExitCode {
     let ends_by_itself = command.ends_when_interrupted();
     let mut task = tokio::spawn(command.run(global));
     let interrupted = async {
-        if ends_by_itself || tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending::<()>().await;
+        match ends_by_itself {
+            true => std::future::pending().await,
+            false => told_to_end().await,
         }
     };
     let outcome = tokio::select! {
         outcome = &mut task => outcome,
-        () = interrupted => {
+        code = interrupted => {
             // Dropping the command removes what it made for itself, such as a half-written export. One that never waits, as verifying a
             // store that is here, is not dropped.
             task.abort();
             let _ = tokio::time::timeout(HEEDS_WITHIN, &mut task).await;
             say(format_args!("interrupted"));
-            std::process::exit(i32::from(INTERRUPTED));
+            std::process::exit(code);
         }
     };
     match outcome {

@@ -133,7 +133,14 @@ fn events_too_large_for_a_batch_leave_the_batch_out_and_say_so() {
 #[test]
 fn an_interrupted_bench_leaves_nothing_behind() {
     // While the bare loop gets its file, beside appends in process and through the server, and while a log is read.
-    for (workload, stores) in [("1 appender", 0), ("1 appender", 1), ("1 appender", 2), ("scan", 0)] {
+    for (workload, stores, signal, code) in [
+        ("1 appender", 0, "INT", 130),
+        ("1 appender", 1, "INT", 130),
+        ("1 appender", 2, "INT", 130),
+        ("scan", 0, "INT", 130),
+        // As `timeout` does.
+        ("1 appender", 2, "TERM", 143),
+    ] {
         let place = Place::new();
         let arguments =
             ["bench", "--seconds", "3", "--rounds", "1", "--events", "1000", "--workload", workload];
@@ -146,8 +153,8 @@ fn an_interrupted_bench_leaves_nothing_behind() {
             // With appends, one of them is the file of the bare loop.
             (seen.len() > stores).then_some(())
         });
-        bench.interrupt();
-        assert_eq!(bench.end(), 130, "{workload} after {stores} stores");
+        bench.signal(signal);
+        assert_eq!(bench.end(), code, "{workload} after {stores} stores");
         assert_eq!(names(place.path()), BTreeSet::new(), "{workload} after {stores} stores");
     }
 }
